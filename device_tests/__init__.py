@@ -1,0 +1,1 @@
+"""The same test on a real board and on an emulated one."""

@@ -1,0 +1,109 @@
+"""Evidence: one measured fact about an artifact, with its rung and its place."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from edgeship.vocabulary import Metric, Place, Rung
+
+_CPU_INFO: Final = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """One measured fact, as it stands in a manifest.
+
+    Attributes:
+        rung: How far the artifact was proven.
+        place: Where: this host, an emulated board, a device.
+        stand_in: True if another runtime than the target's own ran it: then no rung counts.
+        where: `cpu`, `os`, `runtime`, `version` of what ran it.
+        metrics: By `Metric`.
+        samples: How many samples the metrics are over.
+        ci95: 95 % confidence interval of the first metric, where it has one.
+        data_sha256: Identity of those samples.
+        command: The command that obtained it.
+        at: When, in UTC (RFC 3339).
+    """
+
+    rung: Rung
+    place: Place
+    stand_in: bool
+    where: Mapping[str, str]
+    metrics: Mapping[Metric, float]
+    samples: int
+    ci95: tuple[float, float] | None
+    data_sha256: str
+    command: str
+    at: str
+
+    def to_json(self) -> dict[str, object]:
+        """As in the manifest."""
+        return {
+            "rung": str(self.rung),
+            "place": str(self.place),
+            "stand_in": self.stand_in,
+            "where": dict(self.where),
+            "metrics": {str(key): value for key, value in self.metrics.items()},
+            "samples": self.samples,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "data_sha256": self.data_sha256,
+            "command": self.command,
+            "at": self.at,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Evidence:
+        """Inverse of `to_json`."""
+        ci95 = value["ci95"]
+        return cls(
+            rung=Rung(value["rung"]),
+            place=Place(value["place"]),
+            stand_in=value["stand_in"],
+            where=value["where"],
+            metrics={Metric(key): number for key, number in value["metrics"].items()},
+            samples=value["samples"],
+            ci95=None if ci95 is None else (ci95[0], ci95[1]),
+            data_sha256=value["data_sha256"],
+            command=value["command"],
+            at=value["at"],
+        )
+
+
+def best_evidence(evidence: tuple[Evidence, ...]) -> Evidence | None:
+    """The one to judge accuracy by: a device before an emulation before the host, then the latest.
+
+    Evidence of a stand-in counts only where there is no other.
+    """
+    measured = [item for item in evidence if item.metrics]
+    places = list(Place)
+    return max(
+        reversed(measured),  # of equal ones max() takes the first: the one measured last
+        key=lambda item: (not item.stand_in, places.index(item.place), item.at),
+        default=None,
+    )
+
+
+def utc_now() -> str:
+    """The time as in `Evidence.at`, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def describe_host() -> dict[str, str]:
+    """`cpu` and `os` of this machine, as in `Evidence.where`."""
+    return {"cpu": _cpu_name(), "os": f"{platform.system()} {platform.machine()}"}
+
+
+def _cpu_name() -> str:
+    """The CPU's marketing name (Linux: first `model name` of /proc/cpuinfo), else its family."""
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
