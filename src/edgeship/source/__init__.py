@@ -1,0 +1,1 @@
+"""Checkpoint -> Model -> Graph; torch lives here."""
