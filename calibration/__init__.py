@@ -1,0 +1,1 @@
+"""Representative data -> Statistics -> Ranges."""

@@ -1,0 +1,200 @@
+"""Statistics of one tensor: what a calibration pass saw, independent of batch size and order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+BINS: Final = 2048
+"""DESIGN: histogram bins over [-R, R)."""
+MIN_EXPONENT: Final = -100
+"""R is at least 2**-100: values below its bin width are as good as zero."""
+SENTINEL: Final = 1e30
+"""Beyond it a value marks something (a mask's -3.4e38) and measures nothing."""
+EMA_MOMENTUM: Final = 0.01
+"""Weight of a new sample, as averaging_constant of torch's MovingAverageMinMaxObserver."""
+_HALF: Final = BINS // 2
+_EXACT_EXPONENT: Final = 10
+"""Up to R = 2**10 the bin scale is >= 1, so that float32 subnormals cannot underflow to zero."""
+_BLOCK: Final = 1 << 15
+"""Values per counting step: its buffers stay in the second-level cache."""
+
+
+@dataclass(kw_only=True)
+class TensorStatistics:
+    """What was seen of one tensor; every field but the two EMAs is independent of order.
+
+    Attributes:
+        count: Values seen, all of them.
+        nonfinite: NaN and infinities among them; in nothing below.
+        sentinels: Finite values beyond 1e30 in magnitude; in nothing below.
+        minimum: Smallest value; +inf if none was seen.
+        maximum: Largest value; -inf if none was seen.
+        ema_minimum: Moving average of the samples' minima, in the order of the samples.
+        ema_maximum: Likewise of their maxima.
+        samples: Samples that went into the averages.
+        exponent: R = 2**exponent, the least power of two above every magnitude.
+        counts: int64[2048], bin k counts k-1024 <= x * 1024 / R < k-1023.
+        channel_absmax: float32[C], largest magnitude in each channel.
+    """
+
+    count: int = 0
+    nonfinite: int = 0
+    sentinels: int = 0
+    minimum: float = math.inf
+    maximum: float = -math.inf
+    ema_minimum: float = 0.0
+    ema_maximum: float = 0.0
+    samples: int = 0
+    exponent: int = MIN_EXPONENT
+    counts: np.ndarray
+    channel_absmax: np.ndarray
+
+    def add(self, values: np.ndarray, channel_axis: int) -> None:
+        """Take in a stack of samples.
+
+        Args:
+            values: float32[samples, ...], in the order of the samples; not modified.
+            channel_axis: Axis of the channels, >= 1.
+        """
+        self.count += values.size
+        low, high = _extremes(values, channel_axis)
+        if not (np.abs(low) < SENTINEL).all() or not (np.abs(high) < SENTINEL).all():
+            values, low, high = self._set_aside(values, channel_axis)
+        self.samples, self.ema_minimum, self.ema_maximum = self._averages(low, high)
+        seen = np.isfinite(low) & np.isfinite(high)
+        if not seen.any():
+            return
+        self.minimum = min(self.minimum, float(low[seen].min()))
+        self.maximum = max(self.maximum, float(high[seen].max()))
+        absmax = np.maximum(np.where(seen, -low, 0), np.where(seen, high, 0)).max(axis=0)
+        self.channel_absmax = np.maximum(self.channel_absmax, absmax)
+        self.exponent, self.counts = widen(
+            self.exponent, self.counts, exponent_above(max(-self.minimum, self.maximum))
+        )
+        flat = values.reshape(-1)
+        finite = flat[np.isfinite(flat)] if self._has_gaps(values, seen) else flat
+        self.counts += count_bins(finite, self.exponent, is_positive=self.minimum >= 0)
+
+    def merged(self, other: TensorStatistics) -> TensorStatistics:
+        """Both together, exactly as if one pass had seen all; the averages are dropped (NaN)."""
+        exponent = max(self.exponent, other.exponent)
+        return TensorStatistics(
+            count=self.count + other.count,
+            nonfinite=self.nonfinite + other.nonfinite,
+            sentinels=self.sentinels + other.sentinels,
+            minimum=min(self.minimum, other.minimum),
+            maximum=max(self.maximum, other.maximum),
+            ema_minimum=math.nan,
+            ema_maximum=math.nan,
+            samples=self.samples + other.samples,
+            exponent=exponent,
+            counts=widen(self.exponent, self.counts, exponent)[1]
+            + widen(other.exponent, other.counts, exponent)[1],
+            channel_absmax=np.maximum(self.channel_absmax, other.channel_absmax),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no value was finite and no sentinel."""
+        return self.minimum > self.maximum
+
+    @property
+    def absmax(self) -> float:
+        """Largest magnitude; 0 if empty."""
+        return 0.0 if self.is_empty else max(-self.minimum, self.maximum)
+
+    def _set_aside(
+        self, values: np.ndarray, channel_axis: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Count what is no measurement and put NaN in its place; extremes of the rest."""
+        is_finite = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            is_sentinel = is_finite & (np.abs(values) >= SENTINEL)
+        self.nonfinite += int(values.size - is_finite.sum())
+        self.sentinels += int(is_sentinel.sum())
+        is_value = is_finite & ~is_sentinel
+        low, _ = _extremes(np.where(is_value, values, np.inf), channel_axis)
+        _, high = _extremes(np.where(is_value, values, -np.inf), channel_axis)
+        return np.where(is_value, values, np.nan).astype(np.float32), low, high
+
+    def _has_gaps(self, values: np.ndarray, seen: np.ndarray) -> bool:
+        """Whether `values` may hold the NaNs of `_set_aside`."""
+        return bool(self.nonfinite or self.sentinels or not seen.all()) and bool(
+            np.isnan(values).any()
+        )
+
+    def _averages(self, low: np.ndarray, high: np.ndarray) -> tuple[int, float, float]:
+        """EMA over the samples' extremes; the first one starts it, empty ones do not count."""
+        samples, minimum, maximum = self.samples, self.ema_minimum, self.ema_maximum
+        for lowest, highest in zip(low.min(axis=1), high.max(axis=1), strict=True):
+            if lowest > highest:
+                continue
+            weight = EMA_MOMENTUM if samples else 1.0
+            minimum += weight * (float(lowest) - minimum)
+            maximum += weight * (float(highest) - maximum)
+            samples += 1
+        return samples, minimum, maximum
+
+
+def empty_statistics(channels: int) -> TensorStatistics:
+    """Of a tensor with `channels` channels that nothing was seen of."""
+    return TensorStatistics(
+        counts=np.zeros(BINS, np.int64), channel_absmax=np.zeros(channels, np.float32)
+    )
+
+
+def exponent_above(magnitude: float) -> int:
+    """The least e >= -100 with 2**e > magnitude, for a finite magnitude >= 0."""
+    return max(MIN_EXPONENT, math.frexp(magnitude)[1])
+
+
+def count_bins(values: np.ndarray, exponent: int, *, is_positive: bool = False) -> np.ndarray:
+    """int64[2048] counts of finite float32 values in [-2**exponent, 2**exponent).
+
+    The bin of x is floor(x * 1024 / R): the product with a power of two is exact, so each value's
+    bin is too, and doubling R folds pairs of bins exactly. -0.0 counts as 0.
+
+    Args:
+        values: float32[n], each below R in magnitude.
+        exponent: R = 2**exponent.
+        is_positive: True if no value is below 0: truncation is then the floor.
+    """
+    kind = np.float32 if exponent <= _EXACT_EXPONENT else np.float64
+    scale = kind(math.ldexp(1.0, 10 - exponent))
+    buffer = np.empty(min(_BLOCK, values.size), kind)
+    indices = np.empty(buffer.size, np.int64)
+    counts = np.zeros(BINS, np.int64)
+    first = _HALF if is_positive else 0
+    for start in range(0, values.size, _BLOCK):
+        block = values[start : start + _BLOCK]
+        scaled, index = buffer[: block.size], indices[: block.size]
+        np.multiply(block, scale, out=scaled)
+        if not is_positive:
+            np.floor(scaled, out=scaled)
+            np.add(scaled, _HALF, out=scaled)
+        np.copyto(index, scaled, casting="unsafe")
+        found = np.bincount(index, minlength=BINS - first)
+        np.add(counts[first:], found, out=counts[first:])
+    return counts
+
+
+def widen(exponent: int, counts: np.ndarray, wanted: int) -> tuple[int, np.ndarray]:
+    """The same counts over a range of at least 2**wanted: pairs of bins fold exactly."""
+    if wanted <= exponent:
+        return exponent, counts
+    shift = min(wanted - exponent, 62)
+    folded = np.zeros(BINS, np.int64)
+    np.add.at(folded, (np.arange(BINS) - _HALF >> shift) + _HALF, counts)
+    return wanted, folded
+
+
+def _extremes(values: np.ndarray, channel_axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """float[samples, C] minima and maxima over everything but samples and channels."""
+    samples, channels = values.shape[0], values.shape[channel_axis]
+    before = math.prod(values.shape[1:channel_axis])
+    view = values.reshape(samples, before, channels, -1)
+    return view.min(axis=(1, 3)), view.max(axis=(1, 3))
