@@ -1,0 +1,1 @@
+"""Lower, then emit: one exporter for each format; none imports another."""

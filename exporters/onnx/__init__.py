@@ -1,0 +1,1 @@
+"""ONNX for ONNX Runtime: fp32, and int8 in QDQ form."""

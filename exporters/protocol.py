@@ -1,0 +1,185 @@
+"""What an exporter is, and what it takes and gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeship.artifact import Requirements
+from edgeship.contract import Contract
+from edgeship.errors import Problem
+from edgeship.project import ModelSection, Rule
+from edgeship.targets import Target
+from edgeship.vocabulary import Role
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgeship.calibration.ranges import Ranges
+    from edgeship.source.model import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Which precision goes where: `precision` everywhere, then the rules, a later one wins."""
+
+    precision: str
+    rules: tuple[Rule, ...] = ()
+
+    def to_json(self) -> list[dict[str, str]]:
+        """The rules, as in the manifest; the first one is the whole model's."""
+        whole = Rule(match="*", precision=self.precision)
+        return [{"match": rule.match, "precision": rule.precision} for rule in (whole, *self.rules)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the plan asks an exporter for."""
+
+    model: ModelSection
+    target: Target
+    recipe: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """The float model, and a few real inputs to prove a lowered file with."""
+
+    model: Model
+    probes: Sequence[Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """The float file of a format, on which tensors are observed.
+
+    Attributes:
+        file: The file.
+        sha256: Of its bytes; statistics are bound to it.
+        contract: Of the float file.
+        runtime: Name in `RUNTIMES` of what observes it.
+        observed: Names of the tensors whose statistics `emit` may ask for.
+    """
+
+    file: Path
+    sha256: str
+    contract: Contract
+    runtime: str
+    observed: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """For the stage cache; the file by its name alone."""
+        return {
+            "file": self.file.name,
+            "sha256": self.sha256,
+            "contract": self.contract.to_json(),
+            "runtime": self.runtime,
+            "observed": list(self.observed),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], directory: Path) -> Lowered:
+        """Inverse of `to_json`, for a file in `directory`."""
+        return cls(
+            file=directory / value["file"],
+            sha256=value["sha256"],
+            contract=Contract.from_json(value["contract"]),
+            runtime=value["runtime"],
+            observed=tuple(value["observed"]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payload:
+    """What an exporter wrote: its files by role, and what the manifest must say of them.
+
+    Attributes:
+        files: Role by name, in the directory that `emit` was given.
+        contract: Of the emitted model.
+        requires: What a board must have.
+        notes: Lines for people: what stayed in float, what is slower, what was left out.
+        output_steps: By output name, one LSB of a float output that was quantized inside.
+    """
+
+    files: Mapping[str, Role]
+    contract: Contract
+    requires: Requirements
+    notes: tuple[str, ...]
+    output_steps: Mapping[str, float]
+
+    def to_json(self) -> dict[str, object]:
+        """For the stage cache."""
+        return {
+            "files": {name: str(role) for name, role in self.files.items()},
+            "contract": self.contract.to_json(),
+            "requires": self.requires.to_json(),
+            "notes": list(self.notes),
+            "output_steps": dict(self.output_steps),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Payload:
+        """Inverse of `to_json`."""
+        return cls(
+            files={name: Role(role) for name, role in value["files"].items()},
+            contract=Contract.from_json(value["contract"]),
+            requires=Requirements.from_json(value["requires"]),
+            notes=tuple(value["notes"]),
+            output_steps=value["output_steps"],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What a stage's result depends on beside its inputs.
+
+    Attributes:
+        lower_version: Raised when `lower` changes what it writes.
+        emit_version: Likewise of `emit`.
+        packages: Distributions whose versions shape the files.
+        extra: The extra of edgeship that installs them.
+    """
+
+    lower_version: int
+    emit_version: int
+    packages: tuple[str, ...]
+    extra: str
+
+
+class Exporter(Protocol):
+    """Makes the files of one format; the module that holds it imports no vendor package."""
+
+    @property
+    def tools(self) -> Tools:
+        """What its results depend on."""
+        ...
+
+    def problems(self, request: Request) -> Iterator[Problem]:
+        """Everything that is wrong with the request, before anything slow."""
+        ...
+
+    def lower(self, source: Source, directory: Path) -> Lowered:
+        """Write the float file into `directory` and prove it against the model.
+
+        Raises:
+            ExportFailed: It cannot be written, or computes something else.
+        """
+        ...
+
+    def emit(
+        self,
+        lowered: Lowered,
+        ranges: Ranges | None,
+        recipe: Recipe,
+        target: Target,
+        directory: Path,
+    ) -> Payload:
+        """Write the files of one artifact into `directory`.
+
+        Raises:
+            ExportFailed: They cannot be written.
+            ConfigurationError: The recipe does not fit the model.
+        """
+        ...
