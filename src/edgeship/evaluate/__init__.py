@@ -1,0 +1,1 @@
+"""Artifact against float model on the same data; the golden pack."""

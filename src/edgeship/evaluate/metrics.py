@@ -1,0 +1,78 @@
+"""Metrics between an artifact's outputs, the float model's and the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeship.evaluate.intervals import wilson_interval
+from edgeship.vocabulary import Metric
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Metrics over `samples` samples; `ci95` is that of `top1`, else of `agreement`."""
+
+    metrics: dict[Metric, float]
+    samples: int
+    ci95: tuple[float, float] | None
+
+
+def measure_outputs(
+    outputs: np.ndarray, reference: np.ndarray, labels: Sequence[int] | None
+) -> Measurement:
+    """Compare an artifact with the float model on the same samples.
+
+    Args:
+        outputs: float32[N, ...] of the artifact; class scores in the last axis.
+        reference: The same of the float model.
+        labels: Class of each sample, if known.
+
+    Returns:
+        Agreement (share of samples with the same argmax), cosine mean and minimum over samples,
+        and with labels the top-1 accuracy of both.
+    """
+    answers, expected = answers_of(outputs), answers_of(reference)
+    agreed = int((answers == expected).sum())
+    cosines = cosine_by_sample(outputs, reference)
+    metrics = {
+        Metric.AGREEMENT: agreed / len(outputs),
+        Metric.COSINE_MEAN: float(cosines.mean()),
+        Metric.COSINE_MIN: float(cosines.min()),
+    }
+    successes = agreed
+    if labels is not None:
+        truth = np.asarray(labels)
+        successes = int((answers == truth).sum())
+        metrics = {
+            Metric.TOP1: successes / len(outputs),
+            Metric.REFERENCE_TOP1: int((expected == truth).sum()) / len(outputs),
+            **metrics,
+        }
+    return Measurement(
+        metrics=metrics, samples=len(outputs), ci95=wilson_interval(successes, len(outputs))
+    )
+
+
+def answers_of(outputs: np.ndarray) -> np.ndarray:
+    """int64[N] class with the highest score of each sample; -1 where a score is not finite."""
+    scores = outputs.reshape(len(outputs), -1)
+    return np.where(np.isfinite(scores).all(axis=1), scores.argmax(axis=1), -1)
+
+
+def cosine_by_sample(outputs: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """float64[N] cosine of the angle between the flattened outputs of each sample, in -1..1.
+
+    Two zero vectors are equal (1); zero against another, or anything not finite, is 0.
+    """
+    one = outputs.reshape(len(outputs), -1).astype(np.float64)
+    other = reference.reshape(len(reference), -1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        products = (one * other).sum(axis=1)
+        cosines = np.where(norms > 0, products / np.where(norms > 0, norms, 1), 0.0)
+    are_zero = ~one.any(axis=1) & ~other.any(axis=1)
+    cosines = np.where(are_zero, 1.0, cosines)
+    return np.clip(np.where(np.isfinite(cosines), cosines, 0.0), -1.0, 1.0)
