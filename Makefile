@@ -1,0 +1,66 @@
+# make demo       the main job, from nothing: train, distil, prune, build, check (examples/digits)
+# make test       from nothing: lint, types, unit tests with the installed runtimes
+# make fixtures   fetches and builds once, into .cache/, what test-full needs
+# make test-full  whole builds, the wheel in an empty environment
+# make clean      removes what these made
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := src exporters calibration targets device_tests tools tests examples
+TORCH := torch==2.13.0
+
+.PHONY: demo test lint types unit fixtures test-full bench clean
+
+demo: $(READY)
+	cd examples/digits && ../../$(BIN)/python prepare.py
+	cd examples/digits && ../../$(BIN)/edgeship build
+	cd examples/digits && ../../$(BIN)/edgeship check
+
+test: lint types unit
+
+lint: $(READY)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(READY)
+	$(BIN)/mypy
+	$(BIN)/mypy examples/digits/*.py
+
+unit: $(READY)
+	$(BIN)/pytest -q -m "not slow" -n 2 --cov=edgeship --cov-report=term:skip-covered
+
+fixtures: .cache/ready
+
+test-full: .cache/ready $(READY)
+	$(BIN)/pytest -q -m slow
+	cd .cache && wheel/bin/python -m pytest -q -m "not slow and not checkout" \
+		-c ../pyproject.toml --rootdir .. -p no:cacheprovider ../tests
+
+bench: $(READY)
+	$(BIN)/python tools/bench/latency.py
+	$(BIN)/python tools/bench/calibration.py
+
+# torch goes first: with it present, nothing pulls in another build of it
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q -e '.[all]' --group dev
+	touch $@
+
+# the wheel, built from the sdist; an environment with it and nothing else; one to test it in
+.cache/ready: $(READY) pyproject.toml
+	rm -rf .cache/dist .cache/bare .cache/wheel
+	$(BIN)/python -m build -q --outdir .cache/dist
+	$(PYTHON) -m venv .cache/bare
+	.cache/bare/bin/python -m pip install -q --no-deps .cache/dist/*.whl
+	$(PYTHON) -m venv .cache/wheel
+	.cache/wheel/bin/python -m pip install -q --upgrade 'pip>=25.1'
+	.cache/wheel/bin/python -m pip install -q $(TORCH)
+	.cache/wheel/bin/python -m pip install -q "edgeship[all] @ file://$$(ls $(CURDIR)/.cache/dist/*.whl)" --group dev
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build dist examples/digits/work examples/digits/build examples/digits/.edgeship

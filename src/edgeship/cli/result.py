@@ -1,0 +1,268 @@
+"""Results of commands: one table and some lines for people, one JSON value for machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edgeship.budget import worst_exit_code, worst_verdict
+from edgeship.errors import EdgeshipError, ExitCode, Problem
+from edgeship.evidence import Evidence, best_evidence
+from edgeship.pipeline.build import Outcome
+from edgeship.pipeline.plan import Plan, PlannedArtifact
+from edgeship.pipeline.status import StageStatus
+from edgeship.quantities import text_from_bytes
+from edgeship.targets import Target, load_target, target_names
+from edgeship.vocabulary import Metric, Verdict
+
+_NOTHING = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a command has to say.
+
+    Attributes:
+        headers: Of the table; none for no table.
+        rows: Of the table.
+        lines: After the table.
+        problems: For stderr.
+        value: For `--json`.
+        exit_code: Of the command.
+    """
+
+    headers: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    lines: Sequence[str] = ()
+    problems: Sequence[Problem] = ()
+    value: dict[str, object] = field(default_factory=dict)
+    exit_code: ExitCode = ExitCode.OK
+
+
+def failure(command: str, error: EdgeshipError) -> Result:
+    """A command that was refused."""
+    return Result(
+        problems=error.problems,
+        value=_value(command, [error.exit_code])
+        | {"problems": [problem.to_json() for problem in error.problems]},
+        exit_code=error.exit_code,
+    )
+
+
+def targets(name: str | None) -> Result:
+    """The catalogue, or one row with the source of each fact."""
+    rows = [load_target(item) for item in ([name] if name else target_names())]
+    lines = []
+    if name:
+        lines = [
+            f"{source.key}: {source.url}{f' ({source.note})' if source.note else ''}"
+            for source in rows[0].sources
+        ]
+    return Result(
+        headers=("target", "board", "cpu", "memory", "os", "formats"),
+        rows=[_target_row(target) for target in rows],
+        lines=lines,
+        value=_value("targets", []) | {"targets": [_target_value(target) for target in rows]},
+    )
+
+
+def planned(plan: Plan, statuses: Sequence[StageStatus]) -> Result:
+    """What a build would make."""
+    rows, values = [], []
+    for item, status in zip(plan.artifacts, statuses, strict=True):
+        work = "nothing" if not status.missing else ", ".join(status.missing)
+        rules = [f"{rule.match} {rule.precision}" for rule in item.recipe.rules]
+        rows.append(
+            (
+                item.target.name,
+                f"{item.format}-{item.recipe.precision}",
+                f"{item.target.os.id}",
+                str(item.ranges) if item.is_calibrated else _NOTHING,
+                "; ".join(rules) or _NOTHING,
+                work,
+            )
+        )
+        values.append(
+            _item_value(item)
+            | {
+                "os": item.target.os.id,
+                "ranges": str(item.ranges) if item.is_calibrated else None,
+                "recipe": item.recipe.to_json(),
+                "stages_to_run": list(status.missing),
+            }
+        )
+    return Result(
+        headers=("target", "artifact", "os", "ranges", "rules", "stages to run"),
+        rows=rows,
+        lines=_companion_lines(plan.artifacts),
+        value=_value("plan", []) | {"artifacts": values},
+    )
+
+
+def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None = None) -> Result:
+    """Artifacts with their evidence and verdicts."""
+    codes = [code for outcome in outcomes for code in outcome.exit_codes]
+    problems = [p for outcome in outcomes if outcome.error for p in outcome.error.problems]
+    value = _value(command, codes) | {
+        "artifacts": [_outcome_value(outcome) for outcome in outcomes],
+        "problems": [problem.to_json() for problem in dict.fromkeys(problems)],
+    }
+    lines = [line for outcome in outcomes for line in _outcome_lines(outcome)]
+    lines += _companion_lines([outcome.item for outcome in outcomes])
+    if stages_run is not None:
+        value["stages_run"] = stages_run
+        if stages_run == 0 and not problems:
+            lines.append("everything was up to date")
+    return Result(
+        headers=(
+            "target",
+            "artifact",
+            "size",
+            "top-1",
+            "float",
+            "agreement",
+            "cosine",
+            "samples",
+            "evidence",
+            "verdict",
+        ),
+        rows=[_outcome_row(outcome) for outcome in outcomes],
+        lines=lines,
+        problems=list(dict.fromkeys(problems)),
+        value=value,
+        exit_code=worst_exit_code(codes),
+    )
+
+
+def _value(command: str, codes: Sequence[ExitCode]) -> dict[str, object]:
+    failed = sorted({int(code) for code in codes if code is not ExitCode.OK})
+    return {
+        "command": command,
+        "exit_code": int(worst_exit_code(codes)),
+        "exit_codes": failed,
+    }
+
+
+def _target_row(target: Target) -> tuple[str, ...]:
+    formats = [
+        f"{name} {'/'.join(facts.precisions)}"
+        for name, facts in target.formats.items()
+        if facts.precisions
+    ]
+    return (
+        target.name,
+        target.board,
+        f"{target.cpu.cores} {target.cpu.arch}",
+        text_from_bytes(target.memory_bytes),
+        target.os.id,
+        ", ".join(formats),
+    )
+
+
+def _target_value(target: Target) -> dict[str, object]:
+    return {
+        "name": target.name,
+        "board": target.board,
+        "memory_bytes": target.memory_bytes,
+        "cpu": {
+            "arch": str(target.cpu.arch),
+            "cores": target.cpu.cores,
+            "features": list(target.cpu.features),
+        },
+        "gpu": None
+        if target.gpu is None
+        else {"sm": target.gpu.sm, "dla": target.gpu.dla, "precisions": [*target.gpu.precisions]},
+        "os": {"id": target.os.id, "image": target.os.image, "choices": list(target.os_choices)},
+        "formats": {
+            str(name): {
+                "precisions": list(facts.precisions),
+                "runtimes": [f"{item.name} {item.version}" for item in facts.runtimes],
+                "reason": facts.reason,
+            }
+            for name, facts in target.formats.items()
+        },
+        "sources": [{"key": source.key, "url": source.url} for source in target.sources],
+    }
+
+
+def _item_value(item: PlannedArtifact) -> dict[str, object]:
+    return {
+        "target": item.target.name,
+        "format": str(item.format),
+        "precision": item.recipe.precision,
+        "companion": item.is_companion,
+    }
+
+
+def _outcome_row(outcome: Outcome) -> tuple[str, ...]:
+    item, artifact = outcome.item, outcome.artifact
+    head = (item.target.name, f"{item.format}-{item.recipe.precision}")
+    if artifact is None:
+        return (*head, *(_NOTHING,) * 7, "refused")
+    evidence = best_evidence(artifact.manifest.evidence)
+    size = text_from_bytes(artifact.manifest.size_bytes)
+    verdict = str(worst_verdict(outcome.judgements))
+    if evidence is None:
+        return (*head, size, *(_NOTHING,) * 6, verdict)
+    return (*head, size, *_metric_cells(evidence), _describe(evidence), verdict)
+
+
+def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
+    metrics = evidence.metrics
+
+    def percent(metric: Metric) -> str:
+        return f"{100 * metrics[metric]:.2f} %" if metric in metrics else _NOTHING
+
+    return (
+        percent(Metric.TOP1),
+        percent(Metric.REFERENCE_TOP1),
+        percent(Metric.AGREEMENT),
+        f"{metrics[Metric.COSINE_MEAN]:.4f}",
+        str(evidence.samples),
+    )
+
+
+def _describe(evidence: Evidence) -> str:
+    stand_in = ", stand-in" if evidence.stand_in else ""
+    return f"{evidence.rung} on {evidence.place}{stand_in}"
+
+
+def _outcome_value(outcome: Outcome) -> dict[str, object]:
+    value = _item_value(outcome.item)
+    if outcome.artifact is None:
+        assert outcome.error is not None  # an outcome has one of the two
+        return value | {
+            "verdict": None,
+            "exit_code": int(outcome.error.exit_code),
+            "problems": [problem.to_json() for problem in outcome.error.problems],
+        }
+    manifest = outcome.artifact.manifest
+    evidence = best_evidence(manifest.evidence)
+    return value | {
+        "path": str(outcome.artifact.directory),
+        "artifact_id": manifest.artifact_id,
+        "size_bytes": manifest.size_bytes,
+        "verdict": str(worst_verdict(outcome.judgements)),
+        "exit_code": int(worst_exit_code(outcome.exit_codes)),
+        "judgements": [judgement.to_json() for judgement in outcome.judgements],
+        "evidence": None if evidence is None else evidence.to_json(),
+        "notes": list(manifest.notes),
+    }
+
+
+def _outcome_lines(outcome: Outcome) -> Iterator[str]:
+    """What did not pass, then what the artifact's notes say."""
+    for judgement in outcome.judgements:
+        if judgement.verdict is not Verdict.PASS:
+            yield f"{judgement.verdict}: {outcome.item.name}: {judgement.detail}"
+    if outcome.artifact is not None:
+        for note in outcome.artifact.manifest.notes:
+            yield f"note: {outcome.item.name}: {note}"
+
+
+def _companion_lines(items: Sequence[PlannedArtifact]) -> list[str]:
+    names = [item.name for item in items if item.is_companion]
+    if not names:
+        return []
+    what = "made to compare int8 with; size, latency and memory are not judged"
+    return [f"note: {', '.join(names)}: {what}"]

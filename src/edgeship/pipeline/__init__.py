@@ -1,0 +1,1 @@
+"""lower, observe, solve, emit, seal, evaluate, judge: the way of every artifact."""

@@ -1,0 +1,91 @@
+"""The project's data: its identity for stage keys, and its samples once they are needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from edgeship.calibration.samples import (
+    LoadedSample,
+    RandomSamples,
+    SampleSet,
+    list_images,
+    open_samples,
+    select_samples,
+)
+from edgeship.digests import DigestMemory, json_sha256
+from edgeship.project import Project
+
+PROBES: Final = 4
+"""Samples that prove a lowered file and fill the golden pack."""
+
+
+class ProjectData:
+    """Representative and evaluation data of a project; opened when first asked for."""
+
+    def __init__(self, project: Project, digests: DigestMemory) -> None:
+        self._project = project
+        self._digests = digests
+        self._specs = [section.spec() for section in project.model.inputs]
+
+    @cached_property
+    def calibration(self) -> SampleSet:
+        """Representative samples; the project must have some."""
+        assert self._project.calibration is not None  # the plan refuses int8 without
+        return self._open(self._project.calibration.data)
+
+    @cached_property
+    def evaluation(self) -> SampleSet:
+        """Evaluation samples; the project must have some."""
+        assert self._project.evaluation is not None  # only asked for where there is a section
+        return self._open(self._project.evaluation.data)
+
+    @cached_property
+    def calibration_sha256(self) -> str:
+        """Identity of the representative data."""
+        assert self._project.calibration is not None  # as above
+        return self._sha256(self._project.calibration.data)
+
+    @cached_property
+    def evaluation_sha256(self) -> str:
+        """Identity of the evaluation data, names and thereby classes included."""
+        assert self._project.evaluation is not None  # as above
+        return self._sha256(self._project.evaluation.data)
+
+    @cached_property
+    def probes_sha256(self) -> str:
+        """Identity of `probes()`, found without opening the samples."""
+        path = self._probe_path
+        if path is None:
+            return "random"
+        if path.is_file():
+            return self._digests.sha256(path)
+        images, _ = list_images(path)
+        return json_sha256(sorted(self._digests.sha256(image) for image in images)[:PROBES])
+
+    def probes(self) -> list[tuple[str, LoadedSample]]:
+        """The first four samples in digest order, with their names: evaluation data if any."""
+        if self._probe_path is None:
+            samples: SampleSet = RandomSamples(specs=self._specs, count=PROBES)
+        else:
+            samples = self.calibration if self._project.evaluation is None else self.evaluation
+        chosen = select_samples(samples.samples, PROBES)
+        return [(samples.samples[index].name, samples.load(index)) for index in chosen]
+
+    @property
+    def _probe_path(self) -> Path | None:
+        section = self._project.evaluation or self._project.calibration
+        return None if section is None else section.data
+
+    def _open(self, path: Path) -> SampleSet:
+        return open_samples(path, self._specs, digest=self._digests.sha256)
+
+    def _sha256(self, path: Path) -> str:
+        """Digest of a file, or of the names and digests of the images in a folder."""
+        if path.is_file():
+            return self._digests.sha256(path)
+        images, _ = list_images(path)
+        return json_sha256(
+            [[image.relative_to(path).as_posix(), self._digests.sha256(image)] for image in images]
+        )

@@ -1,0 +1,130 @@
+"""Stage keys: everything that the result of each stage depends on, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgeship.evidence import describe_host
+from edgeship.exporters.protocol import Exporter
+from edgeship.pipeline.cache import StageKey, stage_key
+from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.plan import PlannedArtifact
+from edgeship.pipeline.workspace import Workspace, package_versions
+from edgeship.targets import target_facts
+
+_OBSERVE_VERSION: Final = 1
+_GOLDEN_VERSION: Final = 1
+_REFERENCE_VERSION: Final = 1
+_EVALUATE_VERSION: Final = 1
+_SAMPLE_PACKAGES: Final = ("numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactKeys:
+    """Keys of the stages of one artifact; None where the stage is not needed."""
+
+    lower: StageKey
+    observe: StageKey | None
+    emit: StageKey
+    golden: StageKey
+    reference: StageKey | None
+    evaluate: StageKey
+
+    def all(self) -> list[StageKey]:
+        """Every key that there is."""
+        keys = (self.lower, self.observe, self.emit, self.golden, self.reference, self.evaluate)
+        return [key for key in keys if key is not None]
+
+
+def artifact_keys(
+    item: PlannedArtifact,
+    exporter: Exporter,
+    workspace: Workspace,
+    data: ProjectData,
+    imports: Mapping[str, str],
+) -> ArtifactKeys:
+    """The keys of one artifact's stages; reads files' digests, imports no vendor package.
+
+    Args:
+        item: The artifact.
+        exporter: Of its format.
+        workspace: Of the project.
+        data: Of the project.
+        imports: Digests of the project's files that the factory imported.
+    """
+    project = workspace.project
+    tools = exporter.tools
+    versions = package_versions(tools.packages)
+    model = _model_facts(workspace, imports)
+    lower = stage_key(
+        "lower",
+        format=str(item.format),
+        version=tools.lower_version,
+        model=model,
+        probes=data.probes_sha256,
+        packages=versions,
+    )
+    observe = None
+    if item.is_calibrated:
+        assert project.calibration is not None  # the plan refuses int8 without
+        observe = stage_key(
+            "observe",
+            version=_OBSERVE_VERSION,
+            lower=lower.digest,
+            data=data.calibration_sha256,
+            samples=project.calibration.samples,
+            packages=package_versions(_SAMPLE_PACKAGES),
+        )
+    emit = stage_key(
+        "emit",
+        version=tools.emit_version,
+        lower=lower.digest,
+        observe=None if observe is None else observe.digest,
+        ranges=str(item.ranges) if item.is_calibrated else None,
+        recipe=item.recipe.to_json(),
+        target=dict(target_facts(item.target, item.format)) if item.is_calibrated else None,
+    )
+    golden = stage_key(
+        "golden", version=_GOLDEN_VERSION, emit=emit.digest, probes=data.probes_sha256
+    )
+    reference = None
+    if project.evaluation is not None:
+        reference = stage_key(
+            "reference",
+            version=_REFERENCE_VERSION,
+            model=model,
+            data=data.evaluation_sha256,
+            packages=package_versions(("torch", *_SAMPLE_PACKAGES)),
+        )
+    evaluate = stage_key(
+        "evaluate",
+        version=_EVALUATE_VERSION,
+        emit=emit.digest,
+        golden=golden.digest,
+        reference=None if reference is None else reference.digest,
+        metric=None if project.evaluation is None else project.evaluation.metric,
+        host=describe_host(),
+    )
+    return ArtifactKeys(
+        lower=lower,
+        observe=observe,
+        emit=emit,
+        golden=golden,
+        reference=reference,
+        evaluate=evaluate,
+    )
+
+
+def _model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, object]:
+    """What the float model and its contract depend on."""
+    model = workspace.project.model
+    return {
+        "checkpoint": workspace.checkpoint_sha256(),
+        "imports": dict(imports),
+        "attribute": workspace.factory_name,
+        "inputs": [section.spec().to_json() for section in model.inputs],
+        "labels": None if model.labels is None else model.labels.name,
+        "task": None if model.task is None else str(model.task),
+    }

@@ -1,0 +1,146 @@
+"""Plan: which artifacts a project asks for, validated whole before the first slow step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from edgeship.budget import Budget
+from edgeship.errors import ConfigurationError, EdgeshipError, Problem, unknown_name
+from edgeship.exporters.protocol import Exporter, Recipe, Request
+from edgeship.exporters.registry import EXPORTERS, load_exporter
+from edgeship.project import FormatSection, Project, RangePolicy, TargetSection
+from edgeship.targets import Target, load_target
+from edgeship.vocabulary import Format
+
+_CALIBRATED = frozenset({"int8"})
+"""Precisions whose activations need ranges."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedArtifact:
+    """One artifact to be made.
+
+    Attributes:
+        target: The catalogue row.
+        format: Its exporter's format.
+        recipe: Which precision goes where.
+        ranges: How ranges are solved, if they are needed.
+        budget: Of the target.
+        is_companion: True for an fp32 file that nobody asked for, made to compare int8 with.
+    """
+
+    target: Target
+    format: Format
+    recipe: Recipe
+    ranges: RangePolicy
+    budget: Budget
+    is_companion: bool
+
+    @property
+    def name(self) -> str:
+        """`<target>/<format>-<precision>`."""
+        return f"{self.target.name}/{self.format}-{self.recipe.precision}"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether its activations need ranges."""
+        return self.recipe.precision in _CALIBRATED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that a build will make, in the project file's order."""
+
+    project: Project
+    artifacts: tuple[PlannedArtifact, ...]
+
+    def exporter(self, artifact: PlannedArtifact) -> Exporter:
+        """The exporter of an artifact."""
+        return load_exporter(artifact.format)
+
+
+def make_plan(project: Project, targets: Sequence[str] = ()) -> Plan:
+    """Plan all targets of a project, or those named.
+
+    Raises:
+        ConfigurationError: With everything that is wrong with any of them.
+    """
+    problems = [
+        unknown_name(kind="target", name=name, choices=list(project.targets), where="command line")
+        for name in targets
+        if name not in project.targets
+    ]
+    artifacts: list[PlannedArtifact] = []
+    for section in project.targets.values():
+        if targets and section.name not in targets:
+            continue
+        try:
+            target = load_target(section.name, os=section.os, file=section.file)
+        except EdgeshipError as error:
+            problems += error.problems
+            continue
+        for format_section in section.formats:
+            found = list(_format_problems(target, format_section))
+            problems += found
+            if not found:
+                artifacts += _plan_format(section, format_section, target)
+    problems += [problem for item in artifacts for problem in _artifact_problems(project, item)]
+    if problems:
+        raise ConfigurationError(*dict.fromkeys(problems))
+    return Plan(project=project, artifacts=tuple(artifacts))
+
+
+def _plan_format(
+    section: TargetSection, chosen: FormatSection, target: Target
+) -> Iterator[PlannedArtifact]:
+    """The precisions that are named; else the catalogue's, with fp32 beside any int8."""
+    precisions = chosen.precisions or target.formats[chosen.format].precisions
+    companions = [
+        "fp32" for precision in precisions if precision == "int8" and "fp32" not in precisions
+    ]
+    if chosen.precisions is not None:
+        companions = []
+    for precision in (*precisions, *companions):
+        yield PlannedArtifact(
+            target=target,
+            format=chosen.format,
+            recipe=Recipe(precision=precision, rules=chosen.rules if precision == "int8" else ()),
+            ranges=chosen.ranges,
+            budget=section.budget,
+            is_companion=precision in companions,
+        )
+
+
+def _format_problems(target: Target, section: FormatSection) -> Iterator[Problem]:
+    where = f"edgeship.toml: targets.{target.name}.formats"
+    facts = target.formats.get(section.format)
+    if facts is None or not facts.precisions:
+        reason = facts.reason if facts is not None else None
+        yield Problem(
+            where=where,
+            what=f"{target.name} does not take {section.format}",
+            expected=", ".join(
+                str(name) for name, facts in target.formats.items() if facts.precisions
+            ),
+            found=reason,
+            remedy="choose one of its formats",
+        )
+    elif section.format not in EXPORTERS:
+        yield Problem(
+            where=where,
+            what=f"{section.format} cannot be made in this version",
+            expected=", ".join(EXPORTERS),
+            remedy="remove it from the list",
+        )
+
+
+def _artifact_problems(project: Project, item: PlannedArtifact) -> Iterator[Problem]:
+    request = Request(model=project.model, target=item.target, recipe=item.recipe)
+    yield from load_exporter(item.format).problems(request)
+    if item.is_calibrated and project.calibration is None:
+        yield Problem(
+            where="edgeship.toml: calibration",
+            what=f"{item.name} needs representative data",
+            remedy="add a table [calibration] with data",
+        )

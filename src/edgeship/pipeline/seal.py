@@ -1,0 +1,67 @@
+"""Seal: a stage's files become an Artifact in `build/`, exchanged as a whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from edgeship.artifact import (
+    MANIFEST_NAME,
+    Artifact,
+    ArtifactFile,
+    Manifest,
+    describe_file,
+    read_artifact,
+    write_manifest,
+)
+from edgeship.errors import IntegrityRefused
+from edgeship.exchange import install_directory, new_directory
+from edgeship.exporters.protocol import Payload
+from edgeship.vocabulary import Role
+
+
+def gather_files(
+    emitted: Path, payload: Payload, golden: Path, golden_names: list[str], labels: Path | None
+) -> dict[Path, ArtifactFile]:
+    """What an artifact will consist of, described, by where it is now."""
+    files = {
+        emitted / name: describe_file(emitted, name, role) for name, role in payload.files.items()
+    }
+    for name in golden_names:
+        files[golden / name] = describe_file(golden, name, Role.GOLDEN)
+    if labels is not None:
+        files[labels] = describe_file(labels.parent, labels.name, Role.LABELS)
+    return files
+
+
+def seal(files: dict[Path, ArtifactFile], manifest: Manifest, destination: Path) -> bool:
+    """Install the artifact, unless the one that is there has the same id and is whole.
+
+    Evidence of an artifact with the same id is kept, that of another one goes with it.
+
+    Returns:
+        Whether anything was written.
+    """
+    old = _installed(destination)
+    if old is not None and old.manifest.artifact_id == manifest.artifact_id:
+        if not old.damaged_files():
+            return False
+        manifest = old.manifest
+    with new_directory(destination.parent) as directory:
+        for source, file in files.items():
+            path = directory / file.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+        write_manifest(directory, manifest)
+        install_directory(directory, destination)
+    return True
+
+
+def _installed(directory: Path) -> Artifact | None:
+    """The artifact that is there, if it can be read."""
+    if not (directory / MANIFEST_NAME).is_file():
+        return None
+    try:
+        return read_artifact(directory)
+    except IntegrityRefused:
+        return None

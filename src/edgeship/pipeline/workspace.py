@@ -1,0 +1,103 @@
+"""Workspace: a project's `.edgeship/` and `build/`, and the digests of what it consists of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from edgeship.digests import DigestMemory, canonical_json
+from edgeship.exchange import recover_directories, write_file
+from edgeship.pipeline.cache import StageCache
+from edgeship.project import FactorySource, Project
+
+_STATE: Final = ".edgeship"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """Where a project's results are."""
+
+    project: Project
+    cache: StageCache
+    digests: DigestMemory
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock of everything that writes here."""
+        return self.project.directory / _STATE / "lock"
+
+    def artifact_directory(self, target: str, format_: str, precision: str) -> Path:
+        """`build/<target>/<format>-<precision>`."""
+        return self.project.directory / "build" / target / f"{format_}-{precision}"
+
+    def recover(self) -> None:
+        """Undo what a killed command left behind; call with the lock held."""
+        self.cache.recover()
+        build = self.project.directory / "build"
+        for target in build.iterdir() if build.is_dir() else ():
+            recover_directories(target)
+
+    def known_imports(self) -> dict[str, str] | None:
+        """Digests of the project's files that the factory imported, if none has changed since.
+
+        None means that the factory must be imported to learn them.
+        """
+        path = self._imports_file
+        try:
+            files: dict[str, str] = json.loads(path.read_bytes())[self.factory_name]
+            current = {name: self.digests.sha256(self.project.directory / name) for name in files}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return files if files == current else None
+
+    def remember_imports(self, files: list[Path]) -> dict[str, str]:
+        """Record what the factory imported; returns the digests by name."""
+        root = self.project.directory.resolve()
+        digests = {file.relative_to(root).as_posix(): self.digests.sha256(file) for file in files}
+        write_file(self._imports_file, canonical_json({self.factory_name: digests}))
+        return digests
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file or directory with the weights."""
+        source = self.project.model.source
+        return source.weights if isinstance(source, FactorySource) else source.path
+
+    def checkpoint_sha256(self) -> str:
+        """Digest of the checkpoint's bytes."""
+        return self.digests.sha256(self.checkpoint)
+
+    @property
+    def _imports_file(self) -> Path:
+        return self.project.directory / _STATE / "imports.json"
+
+    @property
+    def factory_name(self) -> str:
+        """The factory as the project file names it."""
+        source = self.project.model.source
+        assert isinstance(source, FactorySource)  # nothing is imported for a file
+        return f"{source.factory.file.name}:{source.factory.attribute}"
+
+
+def open_workspace(project: Project) -> Workspace:
+    """The workspace of a project; nothing is written yet."""
+    state = project.directory / _STATE
+    return Workspace(
+        project=project,
+        cache=StageCache(state / "stages"),
+        digests=DigestMemory(state / "digests.json"),
+    )
+
+
+def package_versions(names: tuple[str, ...]) -> dict[str, str]:
+    """Installed versions by distribution name; "absent" for what is not installed."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "absent"
+    return versions
