@@ -127,15 +127,19 @@ def open_samples(
         )
         raise ConfigurationError(problem)
     if not found.samples:
-        problem = Problem(
-            where=str(path),
-            what="the data is empty",
-            expected="at least one sample",
-            found="none",
-            remedy=f"add samples ({', '.join(sorted(IMAGE_SUFFIXES))} in a folder)",
-        )
-        raise ConfigurationError(problem)
+        raise ConfigurationError(empty_data(path))
     return found
+
+
+def empty_data(path: Path) -> Problem:
+    """The problem of data without a sample."""
+    return Problem(
+        where=str(path),
+        what="the data is empty",
+        expected="at least one sample",
+        found="none",
+        remedy=f"add samples ({', '.join(sorted(IMAGE_SUFFIXES))} in a folder)",
+    )
 
 
 def select_samples(samples: Sequence[Sample], count: int) -> list[int]:

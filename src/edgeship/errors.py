@@ -116,7 +116,7 @@ class IntegrityRefused(EdgeshipError):
 def unknown_name(*, kind: str, name: str, choices: Sequence[str], where: str) -> Problem:
     """The problem of a name outside of its closed set, with the closest ones as remedy."""
     close = closest_names(name, choices)
-    remedy = f"did you mean {close[0]!r}?" if close else "use one of these"
+    remedy = f"did you mean {str(close[0])!r}?" if close else "use one of these"
     return Problem(
         where=where,
         what=f"unknown {kind} {name!r}",

@@ -118,7 +118,7 @@ def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None 
             "target",
             "artifact",
             "size",
-            "top-1",
+            "top-1 (95 % interval)",
             "float",
             "agreement",
             "cosine",
@@ -153,7 +153,7 @@ def _target_row(target: Target) -> tuple[str, ...]:
         target.name,
         target.board,
         f"{target.cpu.cores} {target.cpu.arch}",
-        text_from_bytes(target.memory_bytes),
+        f"{target.memory_bytes / 2**30:.0f} GiB",
         target.os.id,
         ", ".join(formats),
     )
@@ -213,8 +213,12 @@ def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
     def percent(metric: Metric) -> str:
         return f"{100 * metrics[metric]:.2f} %" if metric in metrics else _NOTHING
 
+    top1 = percent(Metric.TOP1)
+    if Metric.TOP1 in metrics and evidence.ci95 is not None:
+        low, high = evidence.ci95
+        top1 += f" ({100 * low:.1f} to {100 * high:.1f})"
     return (
-        percent(Metric.TOP1),
+        top1,
         percent(Metric.REFERENCE_TOP1),
         percent(Metric.AGREEMENT),
         f"{metrics[Metric.COSINE_MEAN]:.4f}",

@@ -58,14 +58,8 @@ def require_labels(
     present = [label for label in found if label is not None]
     names = tuple(samples.class_names)
     if len(present) < len(found):
-        problem = Problem(
-            where=where,
-            what='metric "top1" needs the class of each sample',
-            expected="class folders, or an npz with an array 'label'",
-            found=f"{len(found) - len(present)} of {len(found)} samples without one",
-            remedy='sort the samples into class folders, or choose metric = "agreement"',
-        )
-        raise ConfigurationError(problem)
+        without = f"{len(found) - len(present)} of {len(found)} samples without one"
+        raise ConfigurationError(classes_needed(where, found=without))
     if max(present) >= classes or min(present) < 0 or len(names) > classes:
         problem = Problem(
             where=where,
@@ -87,3 +81,14 @@ def require_labels(
             )
             raise ConfigurationError(problem)
     return present
+
+
+def classes_needed(where: str, *, found: str) -> Problem:
+    """The problem of top-1 on data without classes."""
+    return Problem(
+        where=where,
+        what='metric "top1" needs the class of each sample',
+        expected="class folders, or an npz with an array 'label'",
+        found=found,
+        remedy='sort the samples into class folders, or choose metric = "agreement"',
+    )

@@ -121,6 +121,7 @@ class _Builder:
             lambda path, _: stages.lower(exporter, self._model, self._data, path),
         )
         lowered = stages.read_lowered(lowered_directory)
+        stages.require_label_count(self._project, lowered.contract)
         statistics = self._observed(keys, exporter, item, lowered)
         emitted = self._stage(
             keys.emit,
@@ -227,9 +228,11 @@ class _Builder:
 
     @staticmethod
     def _with_evidence(artifact: Artifact, evidence: Evidence) -> Artifact:
-        """The artifact with this evidence in it, once."""
+        """The artifact with this evidence in the place of what earlier builds measured."""
         present = artifact.manifest.evidence
-        return artifact if evidence in present else artifact.with_evidence((*present, evidence))
+        others = tuple(item for item in present if item.command != evidence.command)
+        wanted = (*others, evidence)
+        return artifact if wanted == present else artifact.with_evidence(wanted)
 
     def _stage(
         self,

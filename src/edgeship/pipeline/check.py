@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from edgeship.artifact import MANIFEST_NAME, Artifact, read_artifact
 from edgeship.errors import EdgeshipError, IntegrityRefused, Problem, RequirementMissing
+from edgeship.evidence import best_evidence
 from edgeship.pipeline.build import Outcome, judge
+from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, open_workspace
 
@@ -13,22 +15,23 @@ def check(plan: Plan) -> tuple[Outcome, ...]:
     """Judge every artifact of the plan by the evidence in its manifest; nothing is written.
 
     An artifact that was never built is RequirementMissing; one whose bytes are not those that were
-    built, or that was built from another checkpoint, is IntegrityRefused.
+    built, or whose checkpoint, model code or evaluation data changed since, is IntegrityRefused.
     """
     workspace = open_workspace(plan.project)
-    return tuple(_outcome(plan, item, workspace) for item in plan.artifacts)
+    data = ProjectData(plan.project, workspace.digests)
+    return tuple(_outcome(plan, item, workspace, data) for item in plan.artifacts)
 
 
-def _outcome(plan: Plan, item: PlannedArtifact, workspace: Workspace) -> Outcome:
+def _outcome(plan: Plan, item: PlannedArtifact, workspace: Workspace, data: ProjectData) -> Outcome:
     try:
-        artifact = _read(item, workspace)
+        artifact = _read(item, workspace, data)
     except EdgeshipError as error:
         return Outcome(item=item, artifact=None, judgements=(), error=error)
     judgements = judge(plan.project, item, artifact)
     return Outcome(item=item, artifact=artifact, judgements=judgements, error=None)
 
 
-def _read(item: PlannedArtifact, workspace: Workspace) -> Artifact:
+def _read(item: PlannedArtifact, workspace: Workspace, data: ProjectData) -> Artifact:
     directory = workspace.artifact_directory(item.target.name, item.format, item.recipe.precision)
     where = directory.relative_to(workspace.project.directory).as_posix()
     if not (directory / MANIFEST_NAME).is_file():
@@ -38,15 +41,25 @@ def _read(item: PlannedArtifact, workspace: Workspace) -> Artifact:
     damaged = artifact.damaged_files()
     if damaged:
         raise IntegrityRefused(*damaged)
-    current = workspace.checkpoint_sha256()
-    built_from = artifact.manifest.source.get("checkpoint_sha256")
-    if built_from != current:
+    stale = _stale_input(artifact, workspace, data)
+    if stale is not None:
         problem = Problem(
             where=where,
-            what="it was built from another checkpoint",
-            expected=f"sha256 {current}",
-            found=f"sha256 {built_from}",
+            what=f"{stale} changed since it was built",
             remedy="run `edgeship build`",
         )
         raise IntegrityRefused(problem)
     return artifact
+
+
+def _stale_input(artifact: Artifact, workspace: Workspace, data: ProjectData) -> str | None:
+    """What the artifact or its evidence is not of any more."""
+    manifest = artifact.manifest
+    if manifest.source.get("checkpoint_sha256") != workspace.checkpoint_sha256():
+        return "the checkpoint"
+    if workspace.is_code_changed:
+        return "the model's code"
+    evidence = best_evidence(manifest.evidence)
+    if evidence is None or workspace.project.evaluation is None:
+        return None
+    return None if evidence.data_sha256 == data.evaluation_sha256 else "the evaluation data"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -10,15 +11,41 @@ from edgeship.calibration.samples import (
     LoadedSample,
     RandomSamples,
     SampleSet,
+    empty_data,
     list_images,
     open_samples,
     select_samples,
 )
 from edgeship.digests import DigestMemory, json_sha256
+from edgeship.errors import ConfigurationError, Problem
+from edgeship.evaluate.outputs import classes_needed
 from edgeship.project import Project
+from edgeship.vocabulary import Metric
 
 PROBES: Final = 4
 """Samples that prove a lowered file and fill the golden pack."""
+
+
+def data_problems(project: Project) -> Iterator[Problem]:
+    """What can be seen of the data without opening a sample: its kind, emptiness, classes."""
+    calibration, evaluation = project.calibration, project.evaluation
+    if calibration is not None and calibration.data.is_dir():
+        yield from _folder_problems(calibration.data, needs_classes=False)
+    if evaluation is not None and evaluation.data.is_dir():
+        needs_classes = evaluation.metric == Metric.TOP1
+        yield from _folder_problems(evaluation.data, needs_classes=needs_classes)
+
+
+def _folder_problems(path: Path, *, needs_classes: bool) -> Iterator[Problem]:
+    try:
+        images, classes = list_images(path)
+    except ConfigurationError as error:
+        yield from error.problems
+        return
+    if not images:
+        yield empty_data(path)
+    elif needs_classes and not classes:
+        yield classes_needed(str(path), found="images without class folders")
 
 
 class ProjectData:

@@ -9,6 +9,7 @@ from edgeship.budget import Budget
 from edgeship.errors import ConfigurationError, EdgeshipError, Problem, unknown_name
 from edgeship.exporters.protocol import Exporter, Recipe, Request
 from edgeship.exporters.registry import EXPORTERS, load_exporter
+from edgeship.pipeline.data import data_problems
 from edgeship.project import FormatSection, Project, RangePolicy, TargetSection
 from edgeship.targets import Target, load_target
 from edgeship.vocabulary import Format
@@ -86,6 +87,7 @@ def make_plan(project: Project, targets: Sequence[str] = ()) -> Plan:
             if not found:
                 artifacts += _plan_format(section, format_section, target)
     problems += [problem for item in artifacts for problem in _artifact_problems(project, item)]
+    problems += data_problems(project)
     if problems:
         raise ConfigurationError(*dict.fromkeys(problems))
     return Plan(project=project, artifacts=tuple(artifacts))

@@ -14,7 +14,7 @@ from edgeship.artifact import (
     read_artifact,
     write_manifest,
 )
-from edgeship.errors import IntegrityRefused
+from edgeship.errors import ConfigurationError, IntegrityRefused, Problem
 from edgeship.exchange import install_directory, new_directory
 from edgeship.exporters.protocol import Payload
 from edgeship.vocabulary import Role
@@ -41,7 +41,11 @@ def seal(files: dict[Path, ArtifactFile], manifest: Manifest, destination: Path)
 
     Returns:
         Whether anything was written.
+
+    Raises:
+        ConfigurationError: Something that edgeship did not make is in the way.
     """
+    _require_ours(destination)
     old = _installed(destination)
     if old is not None and old.manifest.artifact_id == manifest.artifact_id:
         if not old.damaged_files():
@@ -55,6 +59,21 @@ def seal(files: dict[Path, ArtifactFile], manifest: Manifest, destination: Path)
         write_manifest(directory, manifest)
         install_directory(directory, destination)
     return True
+
+
+def _require_ours(destination: Path) -> None:
+    """An artifact's directory holds a manifest; anything else there is somebody's own."""
+    if not destination.exists() or (destination / MANIFEST_NAME).is_file():
+        return
+    if destination.is_dir() and not any(destination.iterdir()):
+        return
+    problem = Problem(
+        where=str(destination),
+        what="something that edgeship did not make is in the way",
+        expected=f"nothing, or an artifact with a {MANIFEST_NAME}",
+        remedy="move it away",
+    )
+    raise ConfigurationError(problem)
 
 
 def _installed(directory: Path) -> Artifact | None:

@@ -12,7 +12,9 @@ from edgeship.calibration.observe import observe
 from edgeship.calibration.ranges import Ranges, solve_ranges
 from edgeship.calibration.samples import SampleSet, select_samples
 from edgeship.calibration.table import HEADER_NAME, Table, read_table, write_table
+from edgeship.contract import Contract
 from edgeship.digests import file_sha256
+from edgeship.errors import ConfigurationError, Problem
 from edgeship.evaluate.golden import run_case, write_golden_pack
 from edgeship.evaluate.metrics import measure_outputs
 from edgeship.evaluate.outputs import (
@@ -197,6 +199,25 @@ def read_labels(project: Project) -> tuple[str, ...] | None:
     """Lines of the labels file, if there is one."""
     path = project.model.labels
     return None if path is None else tuple(path.read_text(encoding="utf-8").splitlines())
+
+
+def require_label_count(project: Project, contract: Contract) -> None:
+    """One line of the labels file for each score.
+
+    Raises:
+        ConfigurationError: There are more or fewer.
+    """
+    labels = read_labels(project)
+    classes = contract.outputs[0].shape[-1]
+    if labels is not None and len(labels) != classes:
+        problem = Problem(
+            where=str(project.model.labels),
+            what="the labels are not those of the model",
+            expected=f"{classes} lines, one for each score of {contract.outputs[0].name!r}",
+            found=f"{len(labels)} lines",
+            remedy="correct the file, or model.outputs.labels",
+        )
+        raise ConfigurationError(problem)
 
 
 def _labels(project: Project, samples: SampleSet, classes: int) -> list[int]:

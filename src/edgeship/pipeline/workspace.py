@@ -53,6 +53,11 @@ class Workspace:
             return None
         return files if files == current else None
 
+    @property
+    def is_code_changed(self) -> bool:
+        """Whether a file that the factory imported at the last build has changed since."""
+        return self._imports_file.is_file() and self.known_imports() is None
+
     def remember_imports(self, files: list[Path]) -> dict[str, str]:
         """Record what the factory imported; returns the digests by name."""
         root = self.project.directory.resolve()

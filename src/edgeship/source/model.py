@@ -139,6 +139,17 @@ def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: Fact
             for name in misshapen[:_SHOWN]
         ),
     ]
+    problems += [
+        Problem(
+            where=f"{where}: {name}",
+            what="the tensor holds NaN or infinity",
+            expected="finite numbers",
+            found=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()}",
+            remedy="take a checkpoint from before the training diverged",
+        )
+        for name, tensor in given.items()
+        if tensor.is_floating_point() and not tensor.isfinite().all()
+    ][:_SHOWN]
     if problems:
         raise ConfigurationError(*problems)
     module.load_state_dict(given, strict=False)
