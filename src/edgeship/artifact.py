@@ -17,6 +17,7 @@ from edgeship.vocabulary import Format, Role
 
 SCHEMA: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
+_NOT_IN_ID: Final = frozenset({"artifact_id", "evidence"})
 _UNREADABLE: Final = (
     OSError,
     ValueError,
@@ -109,7 +110,7 @@ class Manifest:
     @property
     def artifact_id(self) -> str:
         """SHA-256 of the canonical JSON of everything but the evidence and the id itself."""
-        return json_sha256(self._facts())
+        return _artifact_id(self._facts())
 
     @property
     def size_bytes(self) -> int:
@@ -191,7 +192,8 @@ def read_artifact(directory: Path) -> Artifact:
     try:
         value = json.loads(path.read_bytes())
         manifest = _manifest_from_json(value)
-        expected, found = manifest.artifact_id, value["artifact_id"]
+        found = value["artifact_id"]
+        expected = _artifact_id(value)
     except _UNREADABLE as error:
         problem = Problem(
             where=str(path),
@@ -211,6 +213,11 @@ def read_artifact(directory: Path) -> Artifact:
         )
         raise IntegrityRefused(problem)
     return Artifact(directory=directory, manifest=manifest)
+
+
+def _artifact_id(value: Mapping[str, object]) -> str:
+    """Of a manifest as JSON: every key counts, also one that this version does not know."""
+    return json_sha256({key: item for key, item in value.items() if key not in _NOT_IN_ID})
 
 
 def _manifest_from_json(value: Mapping[str, Any]) -> Manifest:

@@ -15,7 +15,13 @@ EnumT = TypeVar("EnumT", bound=StrEnum)
 QuantityT = TypeVar("QuantityT", int, float)
 ValueT = TypeVar("ValueT")
 
-_TYPE_NAMES = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
+_TYPE_NAMES = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+}
 
 
 class Table:

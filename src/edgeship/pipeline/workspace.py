@@ -39,6 +39,8 @@ class Workspace:
         build = self.project.directory / "build"
         for target in build.iterdir() if build.is_dir() else ():
             recover_directories(target)
+            for artifact in target.iterdir() if target.is_dir() else ():
+                recover_directories(artifact)  # a manifest that was being rewritten
 
     def known_imports(self) -> dict[str, str] | None:
         """Digests of the project's files that the factory imported, if none has changed since.

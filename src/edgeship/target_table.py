@@ -1,0 +1,148 @@
+"""Reads a table `[targets.<name>]` of a project file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Final
+
+from edgeship.budget import Budget
+from edgeship.errors import unknown_name
+from edgeship.project import (
+    DEFAULT_PERCENTILE,
+    FormatSection,
+    RangePolicy,
+    Rule,
+    TargetSection,
+)
+from edgeship.quantities import bytes_from_text, fraction_from_points, milliseconds_from_text
+from edgeship.table_values import existing_path
+from edgeship.tables import Table
+from edgeship.vocabulary import PRECISIONS, Format, Place, RangeMethod
+
+_OFF: Final = "off"
+
+
+def read_target(name: str, table: Table, directory: Path) -> TargetSection:
+    """One target of a project in `directory`; what is wrong with it is a problem of its table."""
+    file = existing_path(table, "file", directory, kind="file")
+    os = table.text("os")
+    known = [str(member) for member in Format]
+    names = _names(table, "formats", required=True) or ()
+    for text in names:
+        if text not in known:
+            table.problems.append(
+                unknown_name(kind="format", name=text, choices=known, where=table.where("formats"))
+            )
+    formats = tuple(_read_format(Format(text), table) for text in names if text in known)
+    if not names or not set(names) <= set(known):
+        for text in known:  # the tables of formats that were misspelt, for their problems
+            if text in table and text not in names:
+                _read_format(Format(text), table)
+    budget = _read_budget(table)
+    table.close()
+    return TargetSection(name=name, formats=formats, budget=budget, file=file, os=os)
+
+
+def _read_format(format_: Format, target: Table) -> FormatSection:
+    table = target.table(str(format_))
+    if table is None:
+        return FormatSection(format=format_)
+    precisions = _names(table, "precisions")
+    for precision in precisions or ():
+        _check_precision(format_, precision, table, "precisions")
+    ranges = _read_ranges(table)
+    rules = tuple(rule for below in table.array("rules") if (rule := _read_rule(below, format_)))
+    table.close()
+    return FormatSection(format=format_, precisions=precisions, ranges=ranges, rules=rules)
+
+
+def _read_rule(table: Table, format_: Format) -> Rule | None:
+    match = table.text("match", required=True)
+    precision = table.text("precision", required=True)
+    table.close()
+    if match is None or precision is None:
+        return None
+    if not _check_precision(format_, precision, table, "precision"):
+        return None
+    return Rule(match=match, precision=precision)
+
+
+def _check_precision(format_: Format, precision: str, table: Table, key: str) -> bool:
+    if precision in PRECISIONS[format_]:
+        return True
+    table.problems.append(
+        unknown_name(
+            kind=f"{format_} precision",
+            name=precision,
+            choices=PRECISIONS[format_],
+            where=table.where(key),
+        )
+    )
+    return False
+
+
+def _read_ranges(table: Table) -> RangePolicy:
+    """`"min-max"`, `"percentile"` or `"percentile:99.99"`."""
+    text = table.text("ranges")
+    if text is None:
+        return RangePolicy()
+    name, colon, number = text.partition(":")
+    methods = [str(method) for method in RangeMethod]
+    if name not in methods:
+        table.problems.append(
+            unknown_name(kind="policy", name=name, choices=methods, where=table.where("ranges"))
+        )
+        return RangePolicy()
+    method = RangeMethod(name)
+    if not colon:
+        return RangePolicy(method=method)
+    try:
+        percentile = float(number)
+    except ValueError:
+        percentile = 0.0
+    if method is not RangeMethod.PERCENTILE or not 50 < percentile <= 100:
+        table.problem(
+            "ranges",
+            "the policy cannot be read",
+            expected=f'"min-max" or "percentile:{DEFAULT_PERCENTILE}" with a share in (50, 100]',
+            found=repr(text),
+            remedy="change the value",
+        )
+        return RangePolicy()
+    return RangePolicy(method=method, percentile=percentile)
+
+
+def _read_budget(target: Table) -> Budget:
+    table = target.table("budget")
+    if table is None:
+        return Budget()
+    drop = table.quantity("accuracy_drop", _accuracy_drop_from_text)
+    budget = Budget(
+        size_bytes=table.quantity("size", bytes_from_text),
+        accuracy_drop=None if drop == math.inf else drop,
+        is_accuracy_judged=drop != math.inf,
+        latency_p95_ms=table.quantity("latency_p95", milliseconds_from_text),
+        memory_bytes=table.quantity("memory", bytes_from_text),
+        evidence=table.choice("evidence", Place),
+    )
+    table.close()
+    return budget
+
+
+def _accuracy_drop_from_text(text: str) -> float:
+    """A fraction; infinite for `"off"`."""
+    return math.inf if text == _OFF else fraction_from_points(text)
+
+
+def _names(table: Table, key: str, *, required: bool = False) -> tuple[str, ...] | None:
+    """A list that names at least one thing, and each once."""
+    names = table.texts(key, required=required)
+    if names == ():
+        table.problem(key, "the list is empty", remedy="name at least one")
+    if names is not None and len(set(names)) < len(names):
+        table.problem(
+            key, "the list names one twice", found=str(list(names)), remedy="remove the second"
+        )
+        return tuple(dict.fromkeys(names))
+    return names

@@ -1,0 +1,286 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgeship.artifact import ArtifactFile, Manifest, Requirements
+from edgeship.budget import (
+    Budget,
+    Judgement,
+    judge_artifact,
+    worst_exit_code,
+    worst_verdict,
+)
+from edgeship.contract import Contract
+from edgeship.errors import ExitCode
+from edgeship.evidence import Evidence
+from edgeship.vocabulary import Format, Metric, Place, Role, Rung, Verdict
+
+NAN = float("nan")
+PERFECT = {
+    Metric.TOP1: 0.8,
+    Metric.REFERENCE_TOP1: 0.8,
+    Metric.AGREEMENT: 1.0,
+    Metric.COSINE_MEAN: 1.0,
+}
+
+
+def _evidence(metrics: dict[Metric, float], *, place: Place = Place.HOST) -> Evidence:
+    return Evidence(
+        rung=Rung.MATCHES,
+        place=place,
+        stand_in=False,
+        where={},
+        metrics=metrics,
+        samples=2000,
+        ci95=None,
+        data_sha256="0" * 64,
+        command="edgeship build",
+        at="2026-01-01T00:00:00Z",
+    )
+
+
+def _manifest(
+    *evidence: Evidence, model_bytes: tuple[int, ...] = (1000,), golden_bytes: int = 0
+) -> Manifest:
+    files = [(Role.MODEL, count) for count in model_bytes] + [(Role.GOLDEN, golden_bytes)]
+    return Manifest(
+        edgeship="0.1.0",
+        target="board",
+        format=Format.ONNX,
+        precision="int8",
+        files=tuple(
+            ArtifactFile(name=f"file-{index}", role=role, bytes=count, sha256="0" * 64)
+            for index, (role, count) in enumerate(files)
+        ),
+        source={},
+        tools={},
+        contract=Contract(inputs=(), outputs=()),
+        requires=Requirements(any_of=()),
+        evidence=evidence,
+    )
+
+
+def _judge(
+    metrics: dict[Metric, float], *, metric: str = "top1", budget: Budget | None = None
+) -> dict[str, Judgement]:
+    manifest = _manifest(_evidence(PERFECT | metrics))
+    judgements = judge_artifact(manifest, budget or Budget(), metric=metric)
+    return {judgement.quantity: judgement for judgement in judgements}
+
+
+def _verdicts(judgements: dict[str, Judgement]) -> dict[str, Verdict]:
+    return {quantity: judgement.verdict for quantity, judgement in judgements.items()}
+
+
+@st.composite
+def _counts(draw: st.DrawFn) -> tuple[int, int, int]:
+    samples = draw(st.integers(1, 10_000))
+    return samples, draw(st.integers(0, samples)), draw(st.integers(0, samples))
+
+
+@given(_counts())
+@settings(deadline=None)
+def test_default_gate_is_one_point_of_top1_counted_exactly(counts: tuple[int, int, int]) -> None:
+    samples, reference, correct = counts
+    judged = _judge({Metric.REFERENCE_TOP1: reference / samples, Metric.TOP1: correct / samples})
+    is_held = 100 * (reference - correct) <= samples
+    assert judged["accuracy"].verdict is (Verdict.PASS if is_held else Verdict.FAIL)
+    assert judged["accuracy"].exit_code is (ExitCode.OK if is_held else ExitCode.ACCURACY)
+
+
+@given(_counts(), st.sampled_from(["top1", "agreement"]))
+@settings(deadline=None)
+def test_default_gate_on_agreement_is_95_percent_counted_exactly(
+    counts: tuple[int, int, int], metric: str
+) -> None:
+    samples, agreeing, _ = counts
+    judged = _judge({Metric.AGREEMENT: agreeing / samples}, metric=metric)
+    is_held = 100 * agreeing >= 95 * samples
+    assert judged["agreement"].verdict is (Verdict.PASS if is_held else Verdict.FAIL)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "verdict"),
+    [(1.0, Verdict.PASS), (0.99, Verdict.PASS), (0.9899, Verdict.FAIL), (NAN, Verdict.FAIL)],
+)
+def test_default_gate_on_cosine_is_99_hundredths(cosine: float, verdict: Verdict) -> None:
+    judged = _judge({Metric.COSINE_MEAN: cosine}, metric="cosine")
+    assert _verdicts(judged) == {"cosine_mean": verdict}
+
+
+def test_default_gates_of_top1_are_its_drop_and_the_agreement() -> None:
+    assert _verdicts(_judge({})) == {"accuracy": Verdict.PASS, "agreement": Verdict.PASS}
+
+
+def test_better_than_the_reference_passes() -> None:
+    assert _judge({Metric.TOP1: 0.9})["accuracy"].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("metric", ["top1", "agreement", "cosine"])
+@pytest.mark.parametrize("drop", [None, 0.5])
+def test_a_metric_that_is_no_number_never_passes(metric: str, drop: float | None) -> None:
+    judged = _judge(dict.fromkeys(PERFECT, NAN), metric=metric, budget=Budget(accuracy_drop=drop))
+    assert set(_verdicts(judged).values()) == {Verdict.FAIL}
+
+
+@pytest.mark.parametrize(
+    ("metric", "metrics"),
+    [
+        ("top1", {Metric.REFERENCE_TOP1: 0.8103, Metric.TOP1: 0.7603, Metric.AGREEMENT: 0.5}),
+        ("agreement", {Metric.AGREEMENT: 0.95}),
+        ("cosine", {Metric.COSINE_MEAN: 0.95}),
+    ],
+)
+def test_named_drop_takes_the_place_of_the_default_gate_and_holds_at_its_limit(
+    metric: str, metrics: dict[Metric, float]
+) -> None:
+    at_limit = _judge(metrics, metric=metric, budget=Budget(accuracy_drop=0.05))
+    below_limit = _judge(metrics, metric=metric, budget=Budget(accuracy_drop=0.0499))
+    assert _verdicts(at_limit) == {"accuracy": Verdict.PASS}
+    assert _verdicts(below_limit) == {"accuracy": Verdict.FAIL}
+    assert below_limit["accuracy"].exit_code is ExitCode.ACCURACY
+
+
+def test_drop_of_zero_is_a_limit() -> None:
+    budget = Budget(accuracy_drop=0.0)
+    assert _judge({}, budget=budget)["accuracy"].verdict is Verdict.PASS
+    assert _judge({Metric.TOP1: 0.7995}, budget=budget)["accuracy"].verdict is Verdict.FAIL
+
+
+def test_accuracy_that_is_off_is_not_judged() -> None:
+    assert _judge({Metric.TOP1: 0.0}, budget=Budget(is_accuracy_judged=False)) == {}
+
+
+def test_failed_drop_says_loss_limit_samples_and_place() -> None:
+    detail = _judge({Metric.TOP1: 0.7})["accuracy"].detail
+    assert detail == "top1 lost 10.00 pt, limit 1.00 pt (2000 samples, host)"
+
+
+def test_stand_in_is_named_where_it_is_judged_by() -> None:
+    manifest = _manifest(replace(_evidence(PERFECT), stand_in=True))
+    assert "host, stand-in" in judge_artifact(manifest, Budget(), metric="top1")[0].detail
+
+
+def test_accuracy_is_judged_by_the_device_before_the_host() -> None:
+    device = _evidence(PERFECT | {Metric.TOP1: 0.5}, place=Place.DEVICE)
+    judgement, *_ = judge_artifact(_manifest(device, _evidence(PERFECT)), Budget(), metric="top1")
+    assert judgement.verdict is Verdict.FAIL
+    assert "device" in judgement.detail
+
+
+def test_smoke_test_on_a_device_does_not_hide_the_accuracy_of_the_host() -> None:
+    smoke = _evidence({Metric.COSINE_MEAN: 1.0}, place=Place.DEVICE)
+    judgements = judge_artifact(_manifest(_evidence(PERFECT), smoke), Budget(), metric="top1")
+    assert [judgement.verdict for judgement in judgements] == [Verdict.PASS, Verdict.PASS]
+
+
+@pytest.mark.parametrize("drop", [None, 0.05])
+@pytest.mark.parametrize("metric", ["top1", "agreement", "cosine"])
+@pytest.mark.parametrize("evidence", [(), (_evidence({}),), (_evidence({Metric.SQNR_DB: 9.0}),)])
+def test_accuracy_without_its_metric_is_unmeasured(
+    drop: float | None, metric: str, evidence: tuple[Evidence, ...]
+) -> None:
+    budget = Budget(accuracy_drop=drop)
+    (judgement,) = judge_artifact(_manifest(*evidence), budget, metric=metric)
+    assert judgement.verdict is Verdict.UNMEASURED
+    assert judgement.exit_code is ExitCode.OK
+
+
+OFF = Budget(is_accuracy_judged=False)
+
+
+@pytest.mark.parametrize(
+    ("model_bytes", "limit", "verdict"),
+    [
+        ((400_000,), 400_000, Verdict.PASS),
+        ((400_001,), 400_000, Verdict.FAIL),
+        ((399_999,), 400_000, Verdict.PASS),
+        ((200_000, 200_001), 400_000, Verdict.FAIL),
+        ((0,), 0, Verdict.PASS),
+        ((1,), 0, Verdict.FAIL),
+    ],
+)
+def test_size_is_the_sum_of_the_model_files_and_may_reach_its_limit(
+    model_bytes: tuple[int, ...], limit: int, verdict: Verdict
+) -> None:
+    manifest = _manifest(model_bytes=model_bytes, golden_bytes=10**9)
+    (judgement,) = judge_artifact(manifest, replace(OFF, size_bytes=limit), metric="top1")
+    assert (judgement.quantity, judgement.verdict) == ("size", verdict)
+    assert judgement.exit_code is (ExitCode.BUDGET if verdict is Verdict.FAIL else ExitCode.OK)
+
+
+def test_failed_size_says_by_how_much() -> None:
+    manifest = _manifest(model_bytes=(412_300,))
+    (judgement,) = judge_artifact(manifest, replace(OFF, size_bytes=400_000), metric="top1")
+    assert judgement.detail == "size 412.3 kB is 12.3 kB over the limit of 400.0 kB"
+
+
+BOARD = replace(OFF, latency_p95_ms=6.0, memory_bytes=64_000_000)
+
+
+def test_unmeasured_limits_are_told_and_do_no_harm() -> None:
+    judgements = judge_artifact(_manifest(), BOARD, metric="top1")
+    assert [judgement.quantity for judgement in judgements] == ["latency_p95", "memory"]
+    assert worst_verdict(judgements) is Verdict.UNMEASURED
+    assert worst_exit_code(judgement.exit_code for judgement in judgements) is ExitCode.OK
+    assert "6 ms" in judgements[0].detail
+    assert "64.0 MB" in judgements[1].detail
+
+
+@pytest.mark.parametrize("place", Place)
+def test_unmeasured_limits_are_missing_where_the_budget_names_their_evidence(place: Place) -> None:
+    budget = replace(BOARD, evidence=place)
+    judgements = judge_artifact(_manifest(), budget, metric="top1")
+    assert {judgement.verdict for judgement in judgements} == {Verdict.UNMEASURED}
+    assert {judgement.exit_code for judgement in judgements} == {ExitCode.MISSING}
+    assert int(ExitCode.MISSING) == 8
+    assert all(f"evidence = '{place}'" in judgement.detail for judgement in judgements)
+
+
+def test_named_evidence_without_a_limit_asks_for_nothing() -> None:
+    assert judge_artifact(_manifest(), replace(OFF, evidence=Place.DEVICE), metric="top1") == []
+
+
+def test_companion_is_judged_on_accuracy_alone() -> None:
+    budget = replace(BOARD, is_accuracy_judged=True, size_bytes=1, evidence=Place.DEVICE)
+    manifest = _manifest(_evidence(PERFECT | {Metric.AGREEMENT: 0.5}))
+    judgements = judge_artifact(manifest, budget, metric="agreement", is_companion=True)
+    assert [judgement.quantity for judgement in judgements] == ["agreement"]
+    assert judgements[0].verdict is Verdict.FAIL
+
+
+@given(st.lists(st.sampled_from(ExitCode)))
+@settings(deadline=None)
+def test_lowest_failing_exit_code_wins(codes: list[ExitCode]) -> None:
+    failing = [int(code) for code in codes if code != 0]
+    assert int(worst_exit_code(codes)) == (min(failing) if failing else 0)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "worst"),
+    [
+        ([], Verdict.PASS),
+        ([Verdict.PASS], Verdict.PASS),
+        ([Verdict.PASS, Verdict.UNMEASURED], Verdict.UNMEASURED),
+        ([Verdict.UNMEASURED, Verdict.FAIL, Verdict.PASS], Verdict.FAIL),
+    ],
+)
+def test_worst_verdict(verdicts: list[Verdict], worst: Verdict) -> None:
+    judgements = [Judgement(quantity="q", verdict=verdict, detail="") for verdict in verdicts]
+    assert worst_verdict(judgements) is worst
+
+
+def test_judgement_in_json_is_plain() -> None:
+    judgement = Judgement(
+        quantity="size", verdict=Verdict.FAIL, detail="much", exit_code=ExitCode.BUDGET
+    )
+    assert judgement.to_json() == {
+        "quantity": "size",
+        "verdict": "fail",
+        "detail": "much",
+        "exit_code": 5,
+    }
