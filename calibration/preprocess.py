@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -10,6 +11,14 @@ from PIL import Image, UnidentifiedImageError
 from edgeship.contract import Preprocess, TensorSpec
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.vocabulary import ChannelOrder, Layout, Resize
+
+_UNDECODABLE: Final = (
+    UnidentifiedImageError,
+    Image.DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+)
 
 
 def pixels_from_image(path: Path, preprocess: Preprocess) -> np.ndarray:
@@ -19,13 +28,14 @@ def pixels_from_image(path: Path, preprocess: Preprocess) -> np.ndarray:
     `Image.open` does not. An image that has the size already is not resampled.
 
     Raises:
-        ConfigurationError: The file is no image, or is cut short.
+        ConfigurationError: The file is no image, is cut short, or is grey of more than 8 bits.
     """
     mode = "L" if preprocess.order is ChannelOrder.GRAY else "RGB"
     try:
         with Image.open(path) as image:
+            _require_8_bits(image)
             resized = _resize(image.convert(mode), preprocess)
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except _UNDECODABLE as error:
         problem = Problem(
             where=str(path),
             what="the image cannot be decoded",
@@ -56,6 +66,13 @@ def input_from_pixels(pixels: np.ndarray, spec: TensorSpec) -> np.ndarray:
     if spec.layout is Layout.NCHW:
         values = values.transpose(2, 0, 1)
     return np.ascontiguousarray(values[np.newaxis])
+
+
+def _require_8_bits(image: Image.Image) -> None:
+    """Pillow's conversion from I;16, I and F clips at 255: nearly all of the image is white."""
+    if image.mode.startswith(("I", "F")):
+        message = f"mode {image.mode}: grey of more than 8 bits"
+        raise ValueError(message)
 
 
 def _resize(image: Image.Image, preprocess: Preprocess) -> Image.Image:

@@ -41,9 +41,13 @@ def solve_ranges(statistics: Statistics, policy: RangePolicy) -> Ranges:
     solved = {name: _solve(item, policy) for name, item in statistics.items() if not item.is_empty}
     return Ranges(
         by_name=solved,
-        dead=tuple(name for name, item in statistics.items() if item.absmax == 0),
+        dead=tuple(name for name, item in statistics.items() if _is_dead(item)),
         masks=tuple(name for name, item in statistics.items() if item.sentinels),
     )
+
+
+def _is_dead(item: TensorStatistics) -> bool:
+    return not item.is_empty and not item.sentinels and item.absmax == 0
 
 
 def _solve(item: TensorStatistics, policy: RangePolicy) -> Range:

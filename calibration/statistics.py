@@ -60,6 +60,8 @@ class TensorStatistics:
             values: float32[samples, ...], in the order of the samples; not modified.
             channel_axis: Axis of the channels, >= 1.
         """
+        if not values.size:
+            return
         self.count += values.size
         low, high = _extremes(values, channel_axis)
         if not (np.abs(low) < SENTINEL).all() or not (np.abs(high) < SENTINEL).all():
@@ -68,10 +70,11 @@ class TensorStatistics:
         seen = np.isfinite(low) & np.isfinite(high)
         if not seen.any():
             return
-        self.minimum = min(self.minimum, float(low[seen].min()))
-        self.maximum = max(self.maximum, float(high[seen].max()))
+        # + 0.0 and abs make -0.0 to 0.0: which of the two a minimum finds depends on the order
+        self.minimum = min(self.minimum, float(low[seen].min())) + 0.0
+        self.maximum = max(self.maximum, float(high[seen].max())) + 0.0
         absmax = np.maximum(np.where(seen, -low, 0), np.where(seen, high, 0)).max(axis=0)
-        self.channel_absmax = np.maximum(self.channel_absmax, absmax)
+        self.channel_absmax = np.maximum(self.channel_absmax, np.abs(absmax))
         self.exponent, self.counts = widen(
             self.exponent, self.counts, exponent_above(max(-self.minimum, self.maximum))
         )
@@ -149,7 +152,7 @@ def empty_statistics(channels: int) -> TensorStatistics:
 
 def exponent_above(magnitude: float) -> int:
     """The least e >= -100 with 2**e > magnitude, for a finite magnitude >= 0."""
-    return max(MIN_EXPONENT, math.frexp(magnitude)[1])
+    return max(MIN_EXPONENT, math.frexp(magnitude)[1]) if magnitude else MIN_EXPONENT
 
 
 def count_bins(values: np.ndarray, exponent: int, *, is_positive: bool = False) -> np.ndarray:

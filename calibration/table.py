@@ -16,15 +16,26 @@ import numpy as np
 
 from edgeship.calibration.observe import Statistics
 from edgeship.calibration.statistics import BINS, TensorStatistics
-from edgeship.digests import canonical_json
+from edgeship.digests import canonical_json, json_sha256
 from edgeship.errors import IntegrityRefused, Problem
 from edgeship.exchange import write_file
 
 SCHEMA: Final = 1
 HEADER_NAME: Final = "header.json"
 ARRAYS_NAME: Final = "statistics.npz"
+_OWN_DIGEST: Final = "header_sha256"
+"""Key of the digest of everything else in the header: its scalars are statistics too."""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip entry can hold: the bytes do not depend on the clock."""
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    zipfile.BadZipFile,
+)
 _SCALARS: Final = (
     "count",
     "nonfinite",
@@ -75,7 +86,7 @@ def write_table(directory: Path, table: Table) -> str:
             for name, item in table.statistics.items()
         },
     }
-    content = canonical_json(header)
+    content = canonical_json({**header, _OWN_DIGEST: json_sha256(header)})
     write_file(directory / ARRAYS_NAME, arrays)
     write_file(directory / HEADER_NAME, content)
     return hashlib.sha256(content).hexdigest()
@@ -94,6 +105,11 @@ def read_table(directory: Path, *, observed_sha256: str) -> Table:
     path = directory / HEADER_NAME
     try:
         header = json.loads(path.read_bytes())
+        claimed, actual = header.pop(_OWN_DIGEST), json_sha256(header)
+        if claimed != actual:
+            raise _refused(path, "the header was changed", expected=claimed, found=actual)
+        if header["schema"] != SCHEMA:
+            raise ValueError(header["schema"])
         found = header["observed_sha256"]
         if found != observed_sha256:
             raise _refused(
@@ -101,25 +117,24 @@ def read_table(directory: Path, *, observed_sha256: str) -> Table:
             )
         arrays = (directory / ARRAYS_NAME).read_bytes()
         digest = hashlib.sha256(arrays).hexdigest()
-        if header["schema"] != SCHEMA or header["arrays_sha256"] != digest:
+        if header["arrays_sha256"] != digest:
             raise _refused(
                 path,
                 "the arrays are not those of the header",
                 expected=header["arrays_sha256"],
                 found=digest,
             )
-        statistics = _read_statistics(header["tensors"], arrays)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        return Table(
+            observed_sha256=found,
+            sample_digests=header["sample_digests"],
+            preprocessing=header["preprocessing"],
+            tools=header["tools"],
+            statistics=_read_statistics(header["tensors"], arrays),
+        )
+    except _UNREADABLE as error:
         raise _refused(
             path, "the table cannot be read", expected=f"schema {SCHEMA}", found=str(error)
         ) from error
-    return Table(
-        observed_sha256=found,
-        sample_digests=header["sample_digests"],
-        preprocessing=header["preprocessing"],
-        tools=header["tools"],
-        statistics=statistics,
-    )
 
 
 def _arrays_bytes(statistics: Statistics) -> bytes:
@@ -142,14 +157,14 @@ def _read_statistics(
     statistics = {}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         for index, (name, scalars) in enumerate(sorted(tensors.items())):
-            counts = arrays[f"{index}.counts"]
-            if counts.shape != (BINS,):
+            counts, absmax = arrays[f"{index}.counts"], arrays[f"{index}.channel_absmax"]
+            if counts.shape != (BINS,) or absmax.ndim != 1:
                 raise ValueError(name)
             values = {key: _number(scalars[key], key) for key in _SCALARS}
             statistics[name] = TensorStatistics(
                 **values,  # type: ignore[arg-type]  # the scalars' kinds are those of the header
                 counts=counts,
-                channel_absmax=arrays[f"{index}.channel_absmax"],
+                channel_absmax=absmax,
             )
     return statistics
 

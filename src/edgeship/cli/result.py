@@ -108,7 +108,7 @@ def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None 
         "problems": [problem.to_json() for problem in dict.fromkeys(problems)],
     }
     lines = [line for outcome in outcomes for line in _outcome_lines(outcome)]
-    lines += _companion_lines([outcome.item for outcome in outcomes])
+    lines += _companion_lines([outcome.item for outcome in outcomes if outcome.artifact])
     if stages_run is not None:
         value["stages_run"] = stages_run
         if stages_run == 0 and not problems:
