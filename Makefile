@@ -41,6 +41,7 @@ test-full: .cache/ready $(READY)
 bench: $(READY)
 	$(BIN)/python tools/bench/latency.py
 	$(BIN)/python tools/bench/calibration.py
+	$(BIN)/python tools/bench/startup.py
 
 # torch goes first: with it present, nothing pulls in another build of it
 $(READY): pyproject.toml
