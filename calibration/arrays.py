@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
+import tokenize
+import weakref
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,17 @@ from edgeship.contract import TensorSpec
 from edgeship.errors import ConfigurationError, Problem
 
 _SUFFIX: Final = ".npy"
+_UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,  # zipfile: an encrypted member, a compression that it does not know
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,  # numpy: a damaged header, likewise
+    TypeError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +58,8 @@ class ArrayRows:
 
     def __init__(self, arrays: dict[str, _Rows], count: int, files: ExitStack) -> None:
         self._arrays = arrays
-        self._files = files
         self.count = count
+        weakref.finalize(self, files.close)
 
     def has(self, name: str) -> bool:
         """Whether there is an array of this name."""
@@ -62,33 +76,28 @@ def open_arrays(path: Path, specs: Sequence[TensorSpec], *, label: str) -> Array
     Raises:
         ConfigurationError: No such arrays, or of another shape or dtype; all of them at once.
     """
-    files = ExitStack()
-    try:
-        arrays = _open_members(path, [*(spec.name for spec in specs), label], files)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, SyntaxError) as error:
-        problem = Problem(
-            where=str(path),
-            what="the arrays cannot be read",
-            found=str(error) or type(error).__name__,
-            remedy="save them again with numpy.save or numpy.savez",
-        )
-        raise ConfigurationError(problem) from error
-    if path.suffix == _SUFFIX and len(specs) == 1:
-        arrays = {specs[0].name: next(iter(arrays.values()))}
-    problems = _problems(path, arrays, specs)
-    counts = {name: rows.count for name, rows in arrays.items()}
-    if len(set(counts.values())) > 1:
-        problems.append(
-            Problem(
+    with ExitStack() as files:
+        try:
+            arrays = _open_members(path, [*(spec.name for spec in specs), label], files)
+        except _UNREADABLE as error:
+            problem = Problem(
                 where=str(path),
-                what="the arrays have different numbers of samples",
-                found=", ".join(f"{name} {count}" for name, count in counts.items()),
-                remedy="give every array one row for each sample",
+                what="the arrays cannot be read",
+                found=str(error) or type(error).__name__,
+                remedy="save them again with numpy.save or numpy.savez",
             )
-        )
-    if problems:
-        raise ConfigurationError(*problems)
-    return ArrayRows(arrays, min(counts.values()), files)
+            raise ConfigurationError(problem) from error
+        if path.suffix == _SUFFIX and len(specs) == 1:
+            arrays = {specs[0].name: next(iter(arrays.values()))}
+        counts = {name: rows.count for name, rows in arrays.items()}
+        problems = [
+            *_problems(path, arrays, specs),
+            *_label_problems(path, arrays.get(label), label),
+            *_count_problems(path, counts),
+        ]
+        if problems:
+            raise ConfigurationError(*problems)
+        return ArrayRows(arrays, min(counts.values()), files.pop_all())
 
 
 def _open_members(path: Path, names: Sequence[str], files: ExitStack) -> dict[str, _Rows]:
@@ -122,7 +131,7 @@ def _open_rows(file: IO[bytes], name: str) -> _Rows:
         else np.lib.format.read_array_header_2_0
     )
     shape, is_fortran, dtype = read_header(file)
-    if dtype.hasobject or not shape or (is_fortran and len(shape) > 1):
+    if dtype.hasobject or not shape or min(shape) < 0 or (is_fortran and len(shape) > 1):
         message = f"{name}: dtype {dtype}, shape {shape}, Fortran order {is_fortran}"
         raise ValueError(message)
     start = file.tell()
@@ -161,6 +170,27 @@ def _problems(path: Path, arrays: dict[str, _Rows], specs: Sequence[TensorSpec])
                 )
             )
     return problems
+
+
+def _label_problems(path: Path, rows: _Rows | None, label: str) -> Iterator[Problem]:
+    if rows is not None and (rows.dtype.kind not in "iu" or rows.shape):
+        yield Problem(
+            where=f"{path.name}: {label}",
+            what="the labels are no class numbers",
+            expected="one integer for each sample",
+            found=f"{rows.dtype}{list(rows.shape)} for each sample",
+            remedy="save the number of each sample's class, from 0",
+        )
+
+
+def _count_problems(path: Path, counts: Mapping[str, int]) -> Iterator[Problem]:
+    if len(set(counts.values())) > 1:
+        yield Problem(
+            where=str(path),
+            what="the arrays have different numbers of samples",
+            found=", ".join(f"{name} {count}" for name, count in counts.items()),
+            remedy="give every array one row for each sample",
+        )
 
 
 def _fits(rows: _Rows, spec: TensorSpec) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeship.calibration.clipping import kl_bounds, mse_bounds
 from edgeship.calibration.observe import Statistics
 from edgeship.calibration.statistics import BINS, TensorStatistics
 from edgeship.project import RangePolicy
@@ -56,6 +57,16 @@ def _solve(item: TensorStatistics, policy: RangePolicy) -> Range:
             return Range(low=item.minimum, high=item.maximum)
         case RangeMethod.PERCENTILE:
             return percentile_range(item, policy.percentile)
+        case RangeMethod.EMA:
+            return Range(low=item.ema_minimum, high=item.ema_maximum)
+        case RangeMethod.MSE:
+            return _between(mse_bounds(item))
+        case RangeMethod.KL:
+            return _between(kl_bounds(item))
+
+
+def _between(bounds: tuple[float, float]) -> Range:
+    return Range(low=bounds[0], high=bounds[1])
 
 
 def percentile_range(item: TensorStatistics, percentile: float) -> Range:

@@ -155,15 +155,16 @@ def select_samples(samples: Sequence[Sample], count: int) -> list[int]:
 def list_images(directory: Path) -> tuple[list[Path], list[str]]:
     """Image files of a folder, sorted, and its class names ([] if it is flat).
 
-    Hidden files and files that are no images are passed over.
+    Hidden files and folders and files that are no images are passed over. Links to class folders
+    are followed. A class folder without images is a class: it keeps its label id.
 
     Raises:
         ConfigurationError: Images both beside and inside of class folders, or deeper ones.
     """
+    entries = {*directory.rglob("*"), *directory.glob("*/*")}  # rglob follows no links
+    visible = [path for path in sorted(entries) if not _is_hidden(path.relative_to(directory))]
     images = [
-        path
-        for path in sorted(directory.rglob("*"))
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
     ]
     depths = {len(path.relative_to(directory).parts) for path in images}
     if depths - {1, 2} or len(depths) > 1:
@@ -176,8 +177,15 @@ def list_images(directory: Path) -> tuple[list[Path], list[str]]:
             remedy="move them to one depth",
         )
         raise ConfigurationError(problem)
-    classes = sorted({path.parent.name for path in images}) if depths == {2} else []
-    return images, classes
+    if depths != {2}:
+        return images, []
+    return images, sorted(
+        path.name for path in visible if path.parent == directory and path.is_dir()
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _open_images(

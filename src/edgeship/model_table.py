@@ -12,10 +12,11 @@ from edgeship.project import (
     FileSource,
     InputSection,
     ModelSection,
+    TextSection,
 )
 from edgeship.table_values import checked_path, existing_path, named_tables
 from edgeship.tables import Table
-from edgeship.vocabulary import ChannelOrder, Layout, Resize, Task
+from edgeship.vocabulary import ChannelOrder, Layout, Output, Resize, Task
 
 _FILE_KINDS: Final = ("program", "hf", "onnx")
 
@@ -26,22 +27,21 @@ def read_model(root: Table, directory: Path) -> ModelSection | None:
     if table is None:
         return None
     source = _read_source(table, directory)
-    inputs = tuple(
-        section
-        for name, below in named_tables(table, "inputs", "no input is named")
-        if (section := _read_input(name, below)) is not None
-    )
+    inputs, text = _read_inputs(table, directory)
     outputs = table.table("outputs")
     labels = None
     if outputs is not None:
         labels = existing_path(outputs, "labels", directory, kind="file")
         outputs.close()
+    output = table.choice("output", Output)
     name = table.text("name") or directory.name
     task = table.choice("task", Task)
     table.close()
     if source is None:
         return None
-    return ModelSection(name=name, source=source, task=task, inputs=inputs, labels=labels)
+    return ModelSection(
+        name=name, source=source, task=task, inputs=inputs, labels=labels, text=text, output=output
+    )
 
 
 def _read_source(table: Table, directory: Path) -> FactorySource | FileSource | None:
@@ -87,6 +87,31 @@ def _read_factory(table: Table, directory: Path) -> Factory | None:
         return None
     path = checked_path(table, "factory", directory / name, "file")
     return None if path is None else Factory(file=path, attribute=attribute)
+
+
+def _read_inputs(
+    model: Table, directory: Path
+) -> tuple[tuple[InputSection, ...], TextSection | None]:
+    """Tensors, or one text."""
+    tables = named_tables(model, "inputs", "no input is named")
+    if len(tables) == 1 and "tokenizer" in tables[0][1]:
+        return (), _read_text(*tables[0], directory, model)
+    sections = [_read_input(name, table) for name, table in tables]
+    return tuple(section for section in sections if section is not None), None
+
+
+def _read_text(name: str, table: Table, directory: Path, model: Table) -> TextSection | None:
+    """The tokenizer's directory is relative to the checkpoint's: "." is the checkpoint itself."""
+    home = model.text("hf")
+    base = directory if home is None else directory / home
+    tokenizer = existing_path(table, "tokenizer", base, required=True, kind="directory")
+    length = table.integer("length", minimum=2)
+    table.close()
+    if "length" not in table:
+        table.problem("length", "the key is missing", remedy="say how many tokens, like 128")
+    if tokenizer is None or length is None:
+        return None
+    return TextSection(name=name, tokenizer=tokenizer, length=length)
 
 
 def _read_input(name: str, table: Table) -> InputSection | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Final
 
 from edgeship.budget import Budget
 from edgeship.contract import Preprocess, TensorSpec
-from edgeship.vocabulary import Format, Layout, RangeMethod, Task
+from edgeship.vocabulary import Format, Layout, Output, RangeMethod, Task
 
 DEFAULT_PERCENTILE: Final = 99.999
 """Share inside of the range; at 99.99 MiniLM already fell from cosine .94 to .85 (measured)."""
 DEFAULT_SAMPLES: Final = 512
+TOKEN_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+"""What a Hugging Face encoder may take of a text, in the order of its signature."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +60,55 @@ class InputSection:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextSection:
+    """One `[model.inputs.<name>]` that is a text: its tokens are the model's inputs.
+
+    Attributes:
+        name: What the text is called in .jsonl samples.
+        tokenizer: Directory with a tokenizer.json.
+        length: Tokens of each sample: longer texts are cut, shorter ones padded.
+    """
+
+    name: str
+    tokenizer: Path
+    length: int
+
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """int64[1, length] for each tensor that the tokenizer's model takes, in its order.
+
+        The names are `model_input_names` of tokenizer_config.json; without it token ids and mask,
+        and token types where config.json has more than one.
+        """
+        names = _read_json(self.tokenizer / "tokenizer_config.json").get("model_input_names")
+        if not isinstance(names, list):
+            types = _read_json(self.tokenizer / "config.json").get("type_vocab_size")
+            has_types = isinstance(types, int) and types > 1
+            names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
+        ordered = [name for name in TOKEN_INPUTS if name in names]
+        shape = (1, self.length)
+        return tuple(TensorSpec(name=name, shape=shape, dtype="int64") for name in ordered)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """`[model]`: what to export."""
+    """`[model]`: what to export.
+
+    `output` picks one of the outputs that a Hugging Face model can give.
+    """
 
     name: str
     source: FactorySource | FileSource
     task: Task | None
     inputs: tuple[InputSection, ...]
     labels: Path | None
+    text: TextSection | None = None
+    output: Output | None = None
+
+    def input_specs(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the float model, in their order."""
+        if self.text is not None:
+            return self.text.specs()
+        return tuple(section.spec() for section in self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +129,7 @@ class EvaluationSection:
 
 @dataclass(frozen=True, kw_only=True)
 class RangePolicy:
-    """How ranges are solved; `percentile` is the share of values inside, in (50, 100]."""
+    """How ranges are solved; `percentile`, where that is the method: share inside, (50, 100]."""
 
     method: RangeMethod = RangeMethod.MIN_MAX
     percentile: float = DEFAULT_PERCENTILE
@@ -135,3 +179,12 @@ class Project:
     calibration: CalibrationSection | None
     evaluation: EvaluationSection | None
     targets: Mapping[str, TargetSection]
+
+
+def _read_json(file: Path) -> dict[str, object]:
+    """An object in a JSON file; empty if there is none: it only refines a default."""
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

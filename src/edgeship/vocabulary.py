@@ -69,6 +69,18 @@ class Task(StrEnum):
     TEXT_GENERATION = "text-generation"
 
 
+class Output(StrEnum):
+    """What of a Hugging Face encoder becomes the output.
+
+    MEAN_POOLED averages the last hidden states over the tokens that the attention mask keeps.
+    """
+
+    MEAN_POOLED = "mean_pooled"
+    LAST_HIDDEN_STATE = "last_hidden_state"
+    POOLER_OUTPUT = "pooler_output"
+    LOGITS = "logits"
+
+
 class Metric(StrEnum):
     """Keys of `Evidence.metrics`; all but perplexity, kld and sqnr_db are fractions in 0..1."""
 
@@ -88,6 +100,7 @@ class Role(StrEnum):
 
     MODEL = "model"
     LABELS = "labels"
+    TOKENIZER = "tokenizer"
     GOLDEN = "golden"
 
 
@@ -127,4 +140,7 @@ class RangeMethod(StrEnum):
     """How a range is solved from a tensor's statistics."""
 
     MIN_MAX = "min-max"
+    EMA = "ema"
     PERCENTILE = "percentile"
+    MSE = "mse"
+    KL = "kl"

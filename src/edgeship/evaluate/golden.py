@@ -13,6 +13,7 @@ import numpy as np
 
 from edgeship.calibration.samples import LoadedSample
 from edgeship.contract import Contract
+from edgeship.errors import ExportFailed, Problem
 from edgeship.evaluate.outputs import Run
 from edgeship.vocabulary import ChannelOrder
 
@@ -57,7 +58,12 @@ def write_golden_pack(
     Tolerances of `close` are absolute. Against the artifact on the host: one LSB where the output
     was quantized, else 1e-4 of its largest magnitude. Against the float model: that, plus the
     largest difference that the artifact shows on the host in these cases.
+
+    Raises:
+        ExportFailed: An output is NaN or infinite: nothing can be held against it.
     """
+    for case in cases:
+        _require_finite(case, contract)
     pack = _Pack(directory)
     entries = []
     for index, case in enumerate(cases):
@@ -89,6 +95,22 @@ def write_golden_pack(
     return [f"{DIRECTORY}/{PACK_NAME}", *(f"{DIRECTORY}/{name}" for name in pack.names)]
 
 
+def _require_finite(case: GoldenCase, contract: Contract) -> None:
+    for side, outputs in (("artifact", case.artifact), ("float model", case.reference)):
+        for spec in contract.outputs:
+            values = outputs[spec.name]
+            bad = values.size - int(np.isfinite(values).sum())
+            if bad:
+                problem = Problem(
+                    where=f"golden case {case.name}",
+                    what=f"output {spec.name!r} of the {side} is NaN or infinite",
+                    expected="finite numbers",
+                    found=f"{bad} of {values.size} values",
+                    remedy="keep more of the model in float, or mend its weights",
+                )
+                raise ExportFailed(problem)
+
+
 class _Pack:
     """Writes tensors as little-endian `.bin` files."""
 
@@ -107,7 +129,7 @@ class _Pack:
         return {
             "name": tensor,
             "file": self.add(stem, values),
-            "dtype": str(values.dtype),
+            "dtype": values.dtype.name,
             "shape": list(values.shape),
             "sha256": hashlib.sha256(_little_endian(values)).hexdigest(),
         }

@@ -20,4 +20,5 @@ def wilson_interval(successes: int, count: int) -> tuple[float, float]:
     weight = _Z95**2 / count
     centre = (share + weight / 2) / (1 + weight)
     half = _Z95 / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return min(low, share), max(high, share)  # at 0 and 1 rounding may put the share outside

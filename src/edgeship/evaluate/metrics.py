@@ -31,11 +31,11 @@ def measure_outputs(
         labels: Class of each sample, if known.
 
     Returns:
-        Agreement (share of samples with the same argmax), cosine mean and minimum over samples,
-        and with labels the top-1 accuracy of both.
+        Agreement (share of samples with the same argmax of finite scores), cosine mean and minimum
+        over samples, and with labels the top-1 accuracy of both.
     """
     answers, expected = answers_of(outputs), answers_of(reference)
-    agreed = int((answers == expected).sum())
+    agreed = int(((answers == expected) & (answers >= 0)).sum())
     cosines = cosine_by_sample(outputs, reference)
     metrics = {
         Metric.AGREEMENT: agreed / len(outputs),

@@ -65,7 +65,7 @@ def require_labels(
             where=where,
             what="the data has more classes than the model has scores",
             expected=f"labels 0..{classes - 1}",
-            found=f"labels {min(present)}..{max(present)}",
+            found=f"labels {min(present)}..{max(*present, len(names) - 1)}",
             remedy="evaluate on the classes that the model was trained on",
         )
         raise ConfigurationError(problem)

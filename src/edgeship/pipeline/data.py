@@ -54,7 +54,7 @@ class ProjectData:
     def __init__(self, project: Project, digests: DigestMemory) -> None:
         self._project = project
         self._digests = digests
-        self._specs = [section.spec() for section in project.model.inputs]
+        self._specs = project.model.input_specs()
 
     @cached_property
     def calibration(self) -> SampleSet:
@@ -112,7 +112,8 @@ class ProjectData:
         """Digest of a file, or of the names and digests of the images in a folder."""
         if path.is_file():
             return self._digests.sha256(path)
-        images, _ = list_images(path)
-        return json_sha256(
-            [[image.relative_to(path).as_posix(), self._digests.sha256(image)] for image in images]
-        )
+        images, classes = list_images(path)
+        named = [
+            [image.relative_to(path).as_posix(), self._digests.sha256(image)] for image in images
+        ]
+        return json_sha256({"classes": classes, "images": named})

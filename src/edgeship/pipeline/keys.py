@@ -124,7 +124,7 @@ def _model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, 
         "checkpoint": workspace.checkpoint_sha256(),
         "imports": dict(imports),
         "attribute": workspace.factory_name,
-        "inputs": [section.spec().to_json() for section in model.inputs],
+        "inputs": [spec.to_json() for spec in model.input_specs()],
         "labels": None if model.labels is None else model.labels.name,
         "task": None if model.task is None else str(model.task),
     }
