@@ -118,7 +118,8 @@ class Source:
 
     Attributes:
         key: Dotted key of the fact, or of a table of facts.
-        url: Address or document; "measured", "assumption" or "not looked up" where there is none.
+        url: Address, document or package; where there is none "measured", "assumption" or
+            "not looked up".
         note: What was read or measured there, and what was not.
     """
 

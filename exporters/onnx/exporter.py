@@ -34,7 +34,7 @@ class OnnxExporter:
 
     tools = Tools(
         lower_version=1,
-        emit_version=2,
+        emit_version=3,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
     )
@@ -190,8 +190,9 @@ def _relative_difference(expected: np.ndarray, found: np.ndarray) -> float:
     """Largest difference over the largest expected magnitude; NaN if either holds NaN."""
     import numpy as np
 
-    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
-    return float(np.abs(expected - found).max(initial=0.0)) / scale
+    wanted = expected.astype(np.float64)  # booleans and unsigned integers cannot be subtracted
+    scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
+    return float(np.abs(wanted - found).max(initial=0.0)) / scale
 
 
 def _unmatched(match: str, modules: list[str]) -> Problem:

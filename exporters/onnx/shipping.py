@@ -11,7 +11,7 @@ from edgeship.artifact import Requirements, RuntimeNeed
 from edgeship.errors import ExportFailed, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 IR_VERSION: Final = 8
@@ -61,27 +61,44 @@ def forecast_memory(proto: onnx.ModelProto) -> int:
 
     A forecast: the runtime's own arena rounds up and may pack weights a second time.
     """
-    weights = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    weights = sum(_size(tensor.data_type, tensor.dims) for tensor in proto.graph.initializer)
     sizes = dict(_tensor_sizes(proto))
-    last_read = {name: index for index, node in enumerate(proto.graph.node) for name in node.input}
-    outputs = {value.name for value in proto.graph.output}
+    viewed = _viewed_tensors(proto)
+    last_read = {
+        viewed.get(name, name): index
+        for index, node in enumerate(proto.graph.node)
+        for name in node.input
+    }
+    outputs = {viewed.get(value.name, value.name) for value in proto.graph.output}
     live = sum(sizes.get(value.name, 0) for value in proto.graph.input)
     peak = live
     for index, node in enumerate(proto.graph.node):
         live += sum(sizes.get(name, 0) for name in node.output)
         peak = max(peak, live)
-        for name in {*node.input} - outputs:
+        for name in {viewed.get(name, name) for name in node.input} - outputs:
             if last_read[name] == index:
                 live -= sizes.get(name, 0)
     return weights + peak
 
 
+def _viewed_tensors(proto: onnx.ModelProto) -> dict[str, str]:
+    """The tensor whose memory a view uses, by the view's name: it lives as long as its views."""
+    viewed: dict[str, str] = {}
+    for node in proto.graph.node:
+        if node.op_type in _ALIASES:
+            viewed[node.output[0]] = viewed.get(node.input[0], node.input[0])
+    return viewed
+
+
 def _tensor_sizes(proto: onnx.ModelProto) -> Iterator[tuple[str, int]]:
     inferred = onnx.shape_inference.infer_shapes(proto)
-    views = {name for node in proto.graph.node if node.op_type in _ALIASES for name in node.output}
+    views = _viewed_tensors(proto)
     graph = inferred.graph
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         if value.name not in views:
-            itemsize = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
-            yield value.name, itemsize * math.prod(dim.dim_value for dim in kind.shape.dim)
+            yield value.name, _size(kind.elem_type, [dim.dim_value for dim in kind.shape.dim])
+
+
+def _size(element_type: int, shape: Iterable[int]) -> int:
+    return onnx.helper.tensor_dtype_to_np_dtype(element_type).itemsize * math.prod(shape)

@@ -135,6 +135,24 @@ def test_a_changed_module_that_the_factory_imports_rebuilds(project: Path) -> No
     assert build_project(project).stages_run > 0
 
 
+def test_a_module_that_is_imported_when_the_factory_is_called_rebuilds(project: Path) -> None:
+    edit(project / "model.py", "    return Net", "    import widths\n\n    return Net")
+    (project / "widths.py").write_text("SCALE = 1\n")
+    build_project(project)
+    assert build_project(project).stages_run == 0
+    (project / "widths.py").write_text("SCALE = 2\n")
+    assert build_project(project).stages_run > 0
+
+
+def test_a_factory_outside_of_the_project_rebuilds(project: Path, tmp_path: Path) -> None:
+    outside = (project / "model.py").rename(tmp_path / "model.py")
+    edit(project / "edgeship.toml", "model.py:build", "../model.py:build")
+    build_project(project)
+    assert build_project(project).stages_run == 0
+    edit(outside, "x.mean((2, 3))", "x.amax((2, 3))")
+    assert build_project(project).stages_run > 0
+
+
 @pytest.mark.parametrize(
     ("old", "new", "stages"),
     [

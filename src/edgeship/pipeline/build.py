@@ -24,7 +24,7 @@ from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.seal import gather_files, seal
 from edgeship.pipeline.workspace import Workspace, open_workspace, package_versions
-from edgeship.project import FactorySource, Project
+from edgeship.project import Project
 from edgeship.story import Progress, Story
 
 if TYPE_CHECKING:
@@ -260,13 +260,9 @@ class _Builder:
 
     @cached_property
     def _learnt_imports(self) -> Mapping[str, str]:
-        from edgeship.source.imports import load_factory
-
-        source = self._project.model.source
-        assert isinstance(source, FactorySource)  # the plan refuses the others
-        imports = self._project_imports
-        load_factory(source.factory)
-        return self._workspace.remember_imports(imports.files())
+        """Of the whole model, since a factory may import when it is called."""
+        _ = self._model  # loaded, and thereby everything imported
+        return self._workspace.remember_imports(self._project_imports.files())
 
     @cached_property
     def _model(self) -> Model:

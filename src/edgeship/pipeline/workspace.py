@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 from edgeship.digests import DigestMemory, canonical_json
 from edgeship.exchange import recover_directories, write_file
 from edgeship.pipeline.cache import StageCache
-from edgeship.project import FactorySource, Project
+from edgeship.project import Factory, FactorySource, Project
 
 _STATE: Final = ".edgeship"
 
@@ -63,7 +64,11 @@ class Workspace:
     def remember_imports(self, files: list[Path]) -> dict[str, str]:
         """Record what the factory imported; returns the digests by name."""
         root = self.project.directory.resolve()
-        digests = {file.relative_to(root).as_posix(): self.digests.sha256(file) for file in files}
+        own = [self._factory.file.resolve()]
+        digests = {
+            Path(os.path.relpath(file, root)).as_posix(): self.digests.sha256(file)
+            for file in sorted({*files, *own})
+        }
         write_file(self._imports_file, canonical_json({self.factory_name: digests}))
         return digests
 
@@ -84,9 +89,13 @@ class Workspace:
     @property
     def factory_name(self) -> str:
         """The factory as the project file names it."""
+        return f"{self._factory.file.name}:{self._factory.attribute}"
+
+    @property
+    def _factory(self) -> Factory:
         source = self.project.model.source
         assert isinstance(source, FactorySource)  # nothing is imported for a file
-        return f"{source.factory.file.name}:{source.factory.attribute}"
+        return source.factory
 
 
 def open_workspace(project: Project) -> Workspace:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,8 +24,8 @@ class OrtSession:
     Those are what a user's application gets, so that what is measured is what ships.
     """
 
-    def __init__(self, model: Path | bytes, *, threads: int) -> None:
-        self._session = _load(model, threads)
+    def __init__(self, file: Path, *, threads: int, content: bytes | None = None) -> None:
+        self._session = _load(file, content, threads)
         self._names = [value.name for value in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -47,8 +48,12 @@ class OrtRuntime:
         The tensors become the outputs in place of the model's own.
         """
         import onnx
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # has no stubs
 
-        proto = onnx.load(file)
+        try:
+            proto = onnx.load(file)
+        except DecodeError as error:
+            raise _failed(file, error) from error
         inputs = {value.name for value in proto.graph.input}
         del proto.graph.output[:]
         proto.graph.output.extend(
@@ -56,11 +61,23 @@ class OrtRuntime:
         )
         content = proto.SerializeToString()
         del proto
-        yield OrtSession(content, threads=1)
+        yield OrtSession(file, threads=1, content=content)
 
 
-def _load(model: Path | bytes, threads: int) -> Any:  # noqa: ANN401 - the vendor has no types
+def import_onnxruntime() -> Any:  # noqa: ANN401 - the vendor has no types
+    """The package, with its telemetry off unless the user's environment says otherwise.
+
+    Since 1.31 its Linux wheel opens a telemetry session when it is imported, and reads this once.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
+
+    return onnxruntime
+
+
+def _load(file: Path, content: bytes | None, threads: int) -> Any:  # noqa: ANN401 - the vendor has no types
+    """A session on `content`, where it is given, else on the file."""
+    onnxruntime = import_onnxruntime()
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
@@ -68,20 +85,29 @@ def _load(model: Path | bytes, threads: int) -> Any:  # noqa: ANN401 - the vendo
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(file) if content is None else content,
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # it prints to stdout and tries the same provider again
+        )
     except (
         state.Fail,
         state.InvalidArgument,
         state.InvalidGraph,
         state.InvalidProtobuf,
         state.NotImplemented,
+        UnicodeDecodeError,  # a message that quotes damaged names
     ) as error:
-        problem = Problem(
-            where=str(model) if isinstance(model, Path) else "graph",
-            what="ONNX Runtime cannot load the file",
-            found=str(error).splitlines()[0][:300],
-            remedy="this is a defect of the export: report the model's operators",
-        )
-        raise ExportFailed(problem) from error
+        raise _failed(file, error) from error
+
+
+def _failed(file: Path, error: Exception) -> ExportFailed:
+    problem = Problem(
+        where=str(file),
+        what="ONNX Runtime cannot load the file",
+        found=str(error).splitlines()[0][:300],
+        remedy="this is a defect of the export: report the model's operators",
+    )
+    return ExportFailed(problem)

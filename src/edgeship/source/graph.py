@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import logging
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -109,27 +110,41 @@ def _canonicalise(proto: onnx.ModelProto) -> None:
     """Keep of the metadata only where a node comes from; drop texts that hold local paths."""
     proto.doc_string = ""
     del proto.metadata_props[:]
-    proto.graph.doc_string = ""
     proto.graph.name = "edgeship"
-    for node in proto.graph.node:
-        node.doc_string = ""
-        kept = sorted(
-            (item.key, item.value) for item in node.metadata_props if item.key in _KEPT_METADATA
-        )
-        del node.metadata_props[:]
-        for key, value in kept:
-            node.metadata_props.add(key=key, value=value)
-    for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    for tensor in proto.graph.initializer:
-        tensor.doc_string = ""
-        del tensor.metadata_props[:]
-    del proto.graph.metadata_props[:]
+    for graph in _graphs(proto.graph):
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            _reduce_metadata(node)
+        for item in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            item.doc_string = ""
+            del item.metadata_props[:]
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph, and those in its nodes' attributes: the branches of an If, the body of a Loop."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _graphs(attribute.g)
+
+
+def _reduce_metadata(node: onnx.NodeProto) -> None:
+    node.doc_string = ""
+    kept = sorted(
+        (item.key, item.value) for item in node.metadata_props if item.key in _KEPT_METADATA
+    )
+    del node.metadata_props[:]
+    for key, value in kept:
+        node.metadata_props.add(key=key, value=value)
 
 
 def _require_canonical(proto: onnx.ModelProto) -> None:
-    """Opset as asked for (the exporter only logs when it is not), BatchNorm gone, one domain."""
+    """One domain, its opset as asked for, BatchNorm gone, static shapes.
+
+    The exporter only logs where the opset is another, and takes a shape that follows from values.
+    """
     opsets = {item.domain: item.version for item in proto.opset_import}
     domains = {node.domain for node in proto.graph.node} - {"", "ai.onnx"}
     if opsets.get("") != OPSET or domains:
@@ -149,16 +164,29 @@ def _require_canonical(proto: onnx.ModelProto) -> None:
             remedy="put BatchNorm directly after a Conv or Linear layer",
         )
         raise ExportFailed(problem)
+    dynamic = [
+        value.name
+        for value in proto.graph.output
+        if not all(dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+    ]
+    if dynamic:
+        problem = Problem(
+            where=f"graph: {', '.join(dynamic)}",
+            what="the shape of an output depends on the values of the input",
+            expected="static shapes",
+            remedy="pad the output to its largest size, or leave that step to the application",
+        )
+        raise ExportFailed(problem)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter (warnings, log lines about itself) off the user's screen."""
-    logger = logging.getLogger("torch.onnx")
+    """Keep the exporter's chatter off the user's screen: warnings, log lines, printed programs."""
+    logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -175,7 +203,14 @@ def _failed(error: Exception, *, what: str) -> ExportFailed:
     problem = Problem(
         where="graph",
         what=what,
-        found=f"{type(cause).__name__}: {found}"[:400],
+        found=f"{type(cause).__name__}: {found}"[:400] + _user_code(str(cause)),
         remedy="change the module so that torch.export can trace it: no data-dependent branches",
     )
     return ExportFailed(problem)
+
+
+def _user_code(message: str) -> str:
+    """The line of the module that torch.export blames, where it says so."""
+    _, _, tail = message.partition("The following call raised this error:")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()][:2]
+    return f" at {' '.join(lines)}" if len(lines) == 2 else ""

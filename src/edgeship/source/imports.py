@@ -17,42 +17,54 @@ class ProjectImports:
     """The modules that lie in the project's directory and were imported since it was opened."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory.resolve()
-        self._before = set(sys.modules)
+        self._roots = (directory, directory.resolve())
+        self._before = dict(sys.modules)
 
     def files(self) -> list[Path]:
         """Their files, sorted; installed packages below the directory (a venv) are left out."""
-        return sorted({file for _, file in self._modules()})
+        return sorted({path for _, path in self._modules() if path.suffix == ".py"})
 
     def forget(self) -> None:
         """Take them out of `sys.modules`, so that another project's `model.py` is its own."""
         for name, _ in self._modules():
-            del sys.modules[name]
+            if name in self._before:
+                sys.modules[name] = self._before[name]
+            else:
+                del sys.modules[name]
 
     def _modules(self) -> list[tuple[str, Path]]:
         found = []
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if name in self._before or file is None or not Path(file).is_absolute():
-                continue  # torch.ops and the like name files that are nowhere
-            path = Path(file).resolve()
-            is_installed = "site-packages" in path.parts
-            if path.suffix == ".py" and path.is_relative_to(self._directory) and not is_installed:
+            if self._before.get(name) is module:
+                continue
+            path = self._path_below(_place(module))
+            if path is not None and "site-packages" not in path.parts:
                 found.append((name, path))
         return found
+
+    def _path_below(self, place: str | None) -> Path | None:
+        """Where it lies below the resolved directory; links inside of it are not followed."""
+        if place is None or not Path(place).is_absolute():
+            return None  # torch.ops and the like name files that are nowhere
+        below = self._roots[-1]
+        for root in self._roots:
+            if Path(place).is_relative_to(root):
+                return below / Path(place).relative_to(root)
+        path = Path(place).resolve()
+        return path if path.is_relative_to(below) else None
 
 
 @contextmanager
 def project_imports(directory: Path) -> Iterator[ProjectImports]:
     """Let files in `directory` import one another; leaves neither modules nor bytecode behind."""
     imports = ProjectImports(directory)
-    writes_bytecode = sys.dont_write_bytecode
+    writes_bytecode, path = sys.dont_write_bytecode, list(sys.path)
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(directory))
     try:
         yield imports
     finally:
-        sys.path.remove(str(directory))
+        sys.path[:] = path  # also without what the project's own code put there
         sys.dont_write_bytecode = writes_bytecode
         imports.forget()
 
@@ -68,11 +80,14 @@ def load_factory(factory: Factory) -> Callable[..., Any]:
     assert spec is not None  # a .py file that exists always has a spec and a loader
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself is no factory
         del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
         raise _failed(factory, "the file fails when it is imported", error) from error
     function: object = getattr(module, factory.attribute, None)
     if not callable(function):
@@ -87,7 +102,16 @@ def load_factory(factory: Factory) -> Callable[..., Any]:
     return function
 
 
-def _failed(factory: Factory, what: str, error: Exception) -> ConfigurationError:
+def _place(module: object) -> str | None:
+    """A module's file, or the directory of a package without one."""
+    names = getattr(module, "__dict__", {})
+    file = names.get("__file__")
+    if isinstance(file, str):
+        return file
+    return next(iter(names.get("__path__") or ()), None)
+
+
+def _failed(factory: Factory, what: str, error: BaseException) -> ConfigurationError:
     problem = Problem(
         where=f"{factory.file.name}:{factory.attribute}",
         what=what,

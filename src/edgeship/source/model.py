@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -33,7 +33,8 @@ class Model:
         """Outputs by name for inputs by name, shapes as in the contract."""
         import torch
 
-        arguments = [torch.from_numpy(inputs[spec.name]) for spec in self.contract.inputs]
+        # copies: a module may work in place, and the caller goes on to use the inputs
+        arguments = [torch.tensor(inputs[spec.name]) for spec in self.contract.inputs]
         with torch.no_grad():
             tensors = output_tensors(self.module(*arguments))
         names = [spec.name for spec in self.contract.outputs]
@@ -52,9 +53,9 @@ def load_model(section: ModelSection) -> Model:
     source = section.source
     assert isinstance(source, FactorySource)  # the exporters' problems() refuse the others
     tensors = read_checkpoint(source.weights)
-    module = _build_module(source, tensors)
+    module = _build_module(source, tensors).float()  # first: the weights lose nothing on the way
     _load_weights(module, tensors, source)
-    module = module.float().eval().requires_grad_(requires_grad=False)
+    module = module.eval().requires_grad_(requires_grad=False)
     return Model(module=module, contract=_derive_contract(module, section, source))
 
 
@@ -81,16 +82,16 @@ def output_tensors(value: object) -> dict[str, Tensor]:
 
 
 def _build_module(source: FactorySource, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """Call the factory, with the tensors' shapes if it takes an argument."""
+    """Call the factory, with the tensors' shapes if it requires an argument."""
     from torch import nn
 
     function = load_factory(source.factory)
-    takes_shapes = bool(inspect.signature(function).parameters)
+    takes_shapes = _requires_argument(function)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     where = f"{source.factory.file.name}:{source.factory.attribute}"
     try:
         module = function(shapes) if takes_shapes else function()
-    except Exception as error:  # the user's code: whatever it raises is said, with its cause
+    except (Exception, SystemExit) as error:  # the user's code: whatever it raises is said
         problem = Problem(
             where=where,
             what="the factory fails",
@@ -110,6 +111,15 @@ def _build_module(source: FactorySource, tensors: Mapping[str, Tensor]) -> nn.Mo
         )
         raise ConfigurationError(problem)
     return module
+
+
+def _requires_argument(function: Callable[..., object]) -> bool:
+    """Whether a parameter has no default: `build(classes=10)` is called without an argument."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return any(
+        parameter.default is parameter.empty and parameter.kind not in variadic
+        for parameter in inspect.signature(function).parameters.values()
+    )
 
 
 def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: FactorySource) -> None:
@@ -184,7 +194,7 @@ def _derive_contract(module: nn.Module, section: ModelSection, source: FactorySo
     try:
         with torch.no_grad():
             result = module(*(torch.zeros(spec.shape) for spec in inputs))
-        tensors = output_tensors(result)
+        arrays = {key: tensor.numpy() for key, tensor in output_tensors(result).items()}
     except Exception as error:  # the user's code: whatever it raises is said, with its cause
         shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs)
         problem = Problem(
@@ -200,10 +210,10 @@ def _derive_contract(module: nn.Module, section: ModelSection, source: FactorySo
     outputs = tuple(
         TensorSpec(
             name=key or name,
-            shape=tuple(tensor.shape),
-            dtype=str(tensor.numpy().dtype),
+            shape=array.shape,
+            dtype=str(array.dtype),
             labels=labels if index == 0 else None,
         )
-        for index, (key, tensor) in enumerate(tensors.items())
+        for index, (key, array) in enumerate(arrays.items())
     )
     return Contract(inputs=inputs, outputs=outputs)
