@@ -264,6 +264,8 @@ class RandomSamples:
         generator = np.random.default_rng(index)
         inputs = {
             spec.name: generator.standard_normal(spec.shape, dtype=np.float32)
+            if spec.dtype == "float32"
+            else np.ones(spec.shape, spec.dtype)
             for spec in self.specs
         }
         return LoadedSample(inputs=inputs, pixels=None)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgeship.errors import ConfigurationError, ExportFailed, Problem, closest_names
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
-from edgeship.project import FactorySource
+from edgeship.project import FactorySource, FileSource
+from edgeship.source.encoder import architecture_of, is_causal
 from edgeship.vocabulary import Format, Role
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class OnnxExporter:
 
     tools = Tools(
         lower_version=1,
-        emit_version=3,
+        emit_version=4,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
     )
@@ -43,13 +44,7 @@ class OnnxExporter:
         """See `Exporter.problems`."""
         target = request.target
         where = f"edgeship.toml: targets.{target.name}.onnx"
-        if not isinstance(request.model.source, FactorySource):
-            yield Problem(
-                where="edgeship.toml: model",
-                what=f"a source of kind {request.model.source.kind!r} cannot become onnx yet",
-                expected="factory and weights",
-                remedy="name a factory that builds the module, and its weights",
-            )
+        yield from _source_problems(request.model.source)
         precisions = {request.recipe.precision, *(rule.precision for rule in request.recipe.rules)}
         for precision in sorted(precisions.difference(_MADE)):
             yield Problem(
@@ -96,7 +91,7 @@ class OnnxExporter:
         """See `Exporter.emit`: one file, inputs and outputs in float32."""
         import onnx
 
-        from edgeship.exporters.onnx.qdq import output_steps
+        from edgeship.exporters.onnx.census import output_steps
         from edgeship.exporters.onnx.shipping import write_shipping_file
 
         proto = onnx.load(lowered.file)
@@ -113,6 +108,34 @@ class OnnxExporter:
             requires=requires,
             notes=tuple(notes),
             output_steps=steps,
+        )
+
+
+def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
+    """DESIGN, "What becomes what": a causal language model becomes gguf, and nothing else."""
+    if isinstance(source, FactorySource):
+        return
+    where = "edgeship.toml: model"
+    if source.kind != "hf":
+        yield Problem(
+            where=where,
+            what=f"a source of kind {source.kind!r} cannot become onnx yet",
+            expected="factory and weights, or hf",
+            remedy="name a factory that builds the module, and its weights",
+        )
+        return
+    try:
+        is_gguf = is_causal(source.path)
+    except ConfigurationError as error:
+        yield from error.problems
+        return
+    if is_gguf:
+        yield Problem(
+            where=where,
+            what="a causal language model cannot become onnx here",
+            expected="an encoder",
+            found=architecture_of(source.path),
+            remedy='choose formats = ["gguf"]',
         )
 
 
@@ -137,7 +160,8 @@ def kept_nodes(proto: onnx.ModelProto, recipe: Recipe) -> list[str]:
 def _quantize(
     proto: onnx.ModelProto, ranges: Ranges, recipe: Recipe, target: Target
 ) -> tuple[onnx.ModelProto, list[str]]:
-    from edgeship.exporters.onnx.qdq import float_nodes, quantized_graph
+    from edgeship.exporters.onnx.census import float_nodes
+    from edgeship.exporters.onnx.qdq import quantized_graph
 
     facts = target.formats[Format.ONNX]
     kept = kept_nodes(proto, recipe)

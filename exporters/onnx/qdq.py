@@ -15,6 +15,8 @@ from onnx import numpy_helper
 
 from edgeship.errors import ExportFailed, Problem
 from edgeship.exporters.onnx.activations import clamped_tensors
+from edgeship.exporters.onnx.linear import with_gemms
+from edgeship.exporters.onnx.placement import float_by_structure, has_attention
 from edgeship.runtimes.ort import import_onnxruntime
 
 if TYPE_CHECKING:
@@ -24,44 +26,6 @@ if TYPE_CHECKING:
 
 _REQUANTIZED: Final = frozenset({"Conv", "ConvTranspose", "Gemm"})
 """The operators that WeightBiasQuantization looks at (onnxruntime weight_bias_quantization.cc)."""
-
-_WEIGHTED: Final = _REQUANTIZED | {"MatMul"}
-_INTEGER_KERNELS: Final = frozenset(
-    {
-        "Add",
-        "AveragePool",
-        "GlobalAveragePool",
-        "LeakyRelu",
-        "MaxPool",
-        "Mul",
-        "Resize",
-        "Sigmoid",
-        "Softmax",
-    }
-)
-"""Operators without weights that ONNX Runtime 1.31 fuses with the Q and DQ around them on a CPU
-(onnxruntime qdq_selector_action_transformer.cc); a test compares them with its optimised graphs."""
-_MOVERS: Final = frozenset(
-    {
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherND",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-_MARKS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def quantized_graph(
@@ -75,7 +39,7 @@ def quantized_graph(
     """Quantize weights per channel to int8 and activations per tensor to 8 bits, as QDQ.
 
     MatMul outputs stay in float, but where the next weighted layer reads them directly: quantizing
-    them took MiniLM from cosine .99 to .93 (measured). So does the product of two activations.
+    them took MiniLM from cosine .99 to .93 (measured). What else stays: `float_by_structure`.
 
     Args:
         proto: A Graph; not modified.
@@ -90,13 +54,17 @@ def quantized_graph(
     import_onnxruntime()
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    kept = {*kept, *_nodes_touching(proto, ranges.masks), *_nodes_behind_products(proto)}
+    linear, aliases = with_gemms(proto)
+    kept = {*kept, *float_by_structure(linear, ranges.masks)}
+    known = {**ranges.by_name}
+    known |= {name: known[alias] for name, alias in aliases.items() if alias in known}
+    in_float = ["MatMul", "Gemm"] if has_attention(proto) else ["MatMul"]
     with tempfile.TemporaryDirectory(prefix="edgeship-") as name, _quiet():
         cache, output = Path(name, "cache.json"), Path(name, "model.onnx")
-        cache.write_text(json.dumps(_calibration_cache(proto, ranges.by_name)))
+        cache.write_text(json.dumps(_calibration_cache(linear, known)))
         try:
             quantize_static(
-                onnx.ModelProto.FromString(proto.SerializeToString()),
+                linear,
                 output,
                 None,
                 quant_format=QuantFormat.QDQ,
@@ -109,7 +77,7 @@ def quantized_graph(
                 calibration_cache_path=cache,
                 extra_options={
                     "ActivationSymmetric": False,
-                    "OpTypesToExcludeOutputQuantization": ["MatMul"],
+                    "OpTypesToExcludeOutputQuantization": in_float,
                 },
             )
         except (ValueError, KeyError, AssertionError, RuntimeError, TypeError) as error:
@@ -123,46 +91,6 @@ def quantized_graph(
         quantized = onnx.load(output)
     _shield_kept_nodes(quantized, kept)
     return quantized
-
-
-def float_nodes(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes of a QDQ graph that compute in float.
-
-    The runtime computes in integers where it has a kernel for that, the node reads only dequantized
-    tensors, and all that it gives is quantized again; a Gemm or MatMul may also give floats. Nodes
-    that only move values compute nothing.
-    """
-    dequantized = {
-        node.output[0] for node in proto.graph.node if node.op_type == "DequantizeLinear"
-    }
-    quantized = {node.input[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"}
-    constants = {tensor.name for tensor in proto.graph.initializer} | {""}
-
-    def is_integer(node: onnx.NodeProto) -> bool:
-        if node.op_type in ("Gemm", "MatMul"):
-            return dequantized.issuperset(node.input[:2])
-        if node.op_type == "Conv":
-            return dequantized.issuperset(node.input[:2]) and quantized.issuperset(node.output)
-        activations = set(node.input) - constants
-        is_enclosed = activations <= dequantized and quantized.issuperset(node.output)
-        return node.op_type in _INTEGER_KERNELS and is_enclosed
-
-    return [
-        node
-        for node in proto.graph.node
-        if node.op_type not in _MARKS | _MOVERS and not is_integer(node)
-    ]
-
-
-def output_steps(proto: onnx.ModelProto) -> dict[str, float]:
-    """By name, the scale of each graph output that is dequantized last: one LSB of it."""
-    outputs = {value.name for value in proto.graph.output}
-    scales = {tensor.name: tensor for tensor in proto.graph.initializer}
-    return {
-        node.output[0]: float(numpy_helper.to_array(scales[node.input[1]]))
-        for node in proto.graph.node
-        if node.op_type == "DequantizeLinear" and node.output[0] in outputs
-    }
 
 
 def _calibration_cache(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, object]:
@@ -187,32 +115,6 @@ def _calibration_cache(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> d
 
 def _array(value: float) -> dict[str, object]:
     return {"data": float(np.float32(value)), "dtype": "float32", "CLS": "numpy.array"}
-
-
-def _nodes_touching(proto: onnx.ModelProto, names: Collection[str]) -> set[str]:
-    touched = set(names)
-    return {
-        node.name for node in proto.graph.node if touched.intersection((*node.input, *node.output))
-    }
-
-
-def _nodes_behind_products(proto: onnx.ModelProto) -> set[str]:
-    """MatMuls of two activations, and nodes without a weight that read what a MatMul gives.
-
-    Were these quantized, the quantizer would quantize the MatMul's output as their input: it leaves
-    that out only at the MatMul itself.
-    """
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    products: set[str] = set()
-    found = set()
-    for node in proto.graph.node:
-        has_weight = node.op_type in _WEIGHTED and not constants.isdisjoint(node.input)
-        is_reader = not products.isdisjoint(node.input)
-        if node.op_type == "MatMul" or (is_reader and node.op_type in _MOVERS):
-            products.update(node.output)
-        if not has_weight and (is_reader or node.op_type == "MatMul"):
-            found.add(node.name)
-    return found
 
 
 def _shield_kept_nodes(proto: onnx.ModelProto, kept: Collection[str]) -> None:

@@ -16,6 +16,7 @@ from edgeship.calibration.samples import (
     open_samples,
     select_samples,
 )
+from edgeship.calibration.texts import TEXT_SUFFIXES, open_texts
 from edgeship.digests import DigestMemory, json_sha256
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.evaluate.outputs import classes_needed
@@ -29,6 +30,10 @@ PROBES: Final = 4
 def data_problems(project: Project) -> Iterator[Problem]:
     """What can be seen of the data without opening a sample: its kind, emptiness, classes."""
     calibration, evaluation = project.calibration, project.evaluation
+    for section in (calibration, evaluation):
+        is_text = section is not None and section.data.suffix in TEXT_SUFFIXES
+        if section is not None and is_text and project.model.text is None:
+            yield _text_input_needed(section.data)
     if calibration is not None and calibration.data.is_dir():
         yield from _folder_problems(calibration.data, needs_classes=False)
     if evaluation is not None and evaluation.data.is_dir():
@@ -46,6 +51,15 @@ def _folder_problems(path: Path, *, needs_classes: bool) -> Iterator[Problem]:
         yield empty_data(path)
     elif needs_classes and not classes:
         yield classes_needed(str(path), found="images without class folders")
+
+
+def _text_input_needed(path: Path) -> Problem:
+    return Problem(
+        where=str(path),
+        what="texts need a model with a text input",
+        expected="[model.inputs.<name>] with tokenizer and length",
+        remedy="name the tokenizer, or save the inputs as .npz",
+    )
 
 
 class ProjectData:
@@ -106,7 +120,12 @@ class ProjectData:
         return None if section is None else section.data
 
     def _open(self, path: Path) -> SampleSet:
-        return open_samples(path, self._specs, digest=self._digests.sha256)
+        text = self._project.model.text
+        if path.suffix not in TEXT_SUFFIXES:
+            return open_samples(path, self._specs, digest=self._digests.sha256)
+        if text is None:
+            raise ConfigurationError(_text_input_needed(path))
+        return open_texts(path, text)
 
     def _sha256(self, path: Path) -> str:
         """Digest of a file, or of the names and digests of the images in a folder."""

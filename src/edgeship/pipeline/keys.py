@@ -127,4 +127,5 @@ def _model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, 
         "inputs": [spec.to_json() for spec in model.input_specs()],
         "labels": None if model.labels is None else model.labels.name,
         "task": None if model.task is None else str(model.task),
+        "output": None if model.output is None else str(model.output),
     }

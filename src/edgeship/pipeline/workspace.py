@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
-from edgeship.digests import DigestMemory, canonical_json
+from edgeship.digests import DigestMemory, canonical_json, json_sha256
 from edgeship.exchange import recover_directories, write_file
 from edgeship.pipeline.cache import StageCache
 from edgeship.project import Factory, FactorySource, Project
@@ -48,6 +48,8 @@ class Workspace:
 
         None means that the factory must be imported to learn them.
         """
+        if not isinstance(self.project.model.source, FactorySource):
+            return {}
         path = self._imports_file
         try:
             files: dict[str, str] = json.loads(path.read_bytes())[self.factory_name]
@@ -79,8 +81,12 @@ class Workspace:
         return source.weights if isinstance(source, FactorySource) else source.path
 
     def checkpoint_sha256(self) -> str:
-        """Digest of the checkpoint's bytes."""
-        return self.digests.sha256(self.checkpoint)
+        """Digest of the checkpoint's bytes; of a directory, of the files in it by name."""
+        path = self.checkpoint
+        if path.is_file():
+            return self.digests.sha256(path)
+        files = [file for file in sorted(path.iterdir()) if file.is_file()]
+        return json_sha256([[file.name, self.digests.sha256(file)] for file in files])
 
     @property
     def _imports_file(self) -> Path:
@@ -88,7 +94,9 @@ class Workspace:
 
     @property
     def factory_name(self) -> str:
-        """The factory as the project file names it."""
+        """The factory as the project file names it; "" for a file."""
+        if not isinstance(self.project.model.source, FactorySource):
+            return ""
         return f"{self._factory.file.name}:{self._factory.attribute}"
 
     @property

@@ -48,7 +48,7 @@ def is_causal(directory: Path) -> bool:
 
 
 def load_encoder(directory: Path, output: Output | None, inputs: tuple[str, ...]) -> nn.Module:
-    """The model as a module from the tensors `inputs`, in their order, to one tensor.
+    """The model as a module from the tensors `inputs`, in their order, to one named tensor.
 
     Weights are read from safetensors alone, nothing is fetched, and no code of the directory runs.
 
@@ -67,21 +67,20 @@ def load_encoder(directory: Path, output: Output | None, inputs: tuple[str, ...]
     model = _load(directory, is_classifier=chosen is Output.LOGITS)
 
     class Encoder(nn.Module):
-        """Names the arguments, and gives one tensor in place of a ModelOutput."""
+        """Names the arguments, and gives one named tensor in place of a ModelOutput."""
 
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, *tensors: Tensor) -> Tensor:
+        def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
             named = dict(zip(inputs, tensors, strict=True))
             result = self.model(**named)
             if chosen is not Output.MEAN_POOLED:
-                picked: Tensor = result[str(chosen)]
-                return picked
+                return {str(chosen): result[str(chosen)]}
             mask = named["attention_mask"].unsqueeze(-1).to(result.last_hidden_state.dtype)
-            total: Tensor = (result.last_hidden_state * mask).sum(1)
-            return total / mask.sum(1).clamp(min=1e-9)
+            total = (result.last_hidden_state * mask).sum(1)
+            return {str(chosen): total / mask.sum(1).clamp(min=1e-9)}
 
     return Encoder()
 
@@ -120,7 +119,7 @@ def _quiet() -> Iterator[None]:
 
     had_bars = chatter.is_progress_bar_enabled()
     level = chatter.get_verbosity()
-    chatter.disable_progress_bar()
+    chatter.disable_progress_bar()  # type: ignore[no-untyped-call]  # the vendor's
     chatter.set_verbosity(logging.ERROR)
     try:
         yield

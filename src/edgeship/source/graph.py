@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edgeship.errors import ExportFailed, Problem
+from edgeship.source.model import example_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def module_of_node(node: onnx.NodeProto) -> str:
 def _export(model: Model) -> onnx.ModelProto:
     import torch
 
-    inputs = tuple(torch.zeros(spec.shape) for spec in model.contract.inputs)
+    inputs = example_inputs(model.contract.inputs)
     with _quiet():
         try:
             program = torch.onnx.export(

@@ -15,7 +15,8 @@ from edgeship.calibration.ranges import Range, Ranges
 from edgeship.digests import file_sha256
 from edgeship.errors import ExportFailed
 from edgeship.exporters.onnx.activations import observed_tensors
-from edgeship.exporters.onnx.qdq import float_nodes, output_steps, quantized_graph
+from edgeship.exporters.onnx.census import float_nodes, output_steps
+from edgeship.exporters.onnx.qdq import quantized_graph
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 CHAIN = """
