@@ -28,6 +28,9 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     targets = _command(commands, "targets", "list the boards of the catalogue, or show one")
     targets.add_argument("name", nargs="?", help="the board to show, with the source of each fact")
+    inspect = _command(commands, "inspect", "say what a checkpoint holds, and what could take it")
+    inspect.add_argument("checkpoint", type=Path, help="a file or a Hugging Face directory")
+    inspect.add_argument("--teacher", type=Path, help="the checkpoint that it was distilled from")
     for name, text in (
         ("plan", "show what a build would make, and check the project; writes nothing"),
         ("build", "make every artifact that is not there yet, and judge it"),

@@ -37,9 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> Result:
     from edgeship.cli import result
+    from edgeship.cli.inspect import inspect
 
     if arguments.command == "targets":
         return result.targets(arguments.name)
+    if arguments.command == "inspect":
+        return inspect(arguments.checkpoint, teacher=arguments.teacher)
 
     from edgeship.cli.telling import make_story
     from edgeship.pipeline.build import build

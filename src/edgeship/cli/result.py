@@ -260,6 +260,13 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
         if judgement.verdict is not Verdict.PASS:
             yield f"{judgement.verdict}: {outcome.item.name}: {judgement.detail}"
     if outcome.artifact is not None:
+        evidence = best_evidence(outcome.artifact.manifest.evidence)
+        worst = None if evidence is None else evidence.worst_class
+        if worst is not None and worst.drop > 0:
+            yield (
+                f"worst class: {outcome.item.name}: {worst.name} {100 * worst.top1:.1f} %, "
+                f"float {100 * worst.reference_top1:.1f} % ({worst.samples} samples)"
+            )
         for note in outcome.artifact.manifest.notes:
             yield f"note: {outcome.item.name}: {note}"
 
