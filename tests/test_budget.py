@@ -16,7 +16,7 @@ from edgeship.budget import (
 )
 from edgeship.contract import Contract
 from edgeship.errors import ExitCode
-from edgeship.evidence import Evidence
+from edgeship.evidence import ClassShare, Evidence
 from edgeship.vocabulary import Format, Metric, Place, Role, Rung, Verdict
 
 NAN = float("nan")
@@ -284,3 +284,13 @@ def test_judgement_in_json_is_plain() -> None:
         "detail": "much",
         "exit_code": 5,
     }
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0.10, ExitCode.OK), (0.01, ExitCode.ACCURACY)])
+def test_the_worst_class_is_held_against_its_own_limit(limit: float, code: ExitCode) -> None:
+    share = ClassShare(name="cat", samples=50, top1=0.80, reference_top1=0.86)
+    evidence = replace(_evidence(PERFECT), worst_class=share)
+    judgements = judge_artifact(_manifest(evidence), Budget(class_drop=limit), metric=Metric.TOP1)
+    (own,) = [item for item in judgements if item.quantity == "class_drop"]
+    assert own.exit_code is code
+    assert "cat" in own.detail

@@ -30,6 +30,7 @@ class Budget:
         size_bytes: Of the files with role `model`.
         accuracy_drop: Fraction of the metric that may be lost against the float model; None leaves
             the default gate in force.
+        class_drop: Fraction of its top-1 that the worst class may lose.
         is_accuracy_judged: False for `accuracy_drop = "off"`.
         latency_p95_ms: Of one inference.
         memory_bytes: Peak resident memory less that of the imported runtime.
@@ -38,6 +39,7 @@ class Budget:
 
     size_bytes: int | None = None
     accuracy_drop: float | None = None
+    class_drop: float | None = None
     is_accuracy_judged: bool = True
     latency_p95_ms: float | None = None
     memory_bytes: int | None = None
@@ -76,6 +78,7 @@ def judge_artifact(
             the limits on what ships (size, latency, memory) are then not its own.
     """
     judgements = list(_judge_accuracy(manifest, budget, metric))
+    judgements += _judge_worst_class(manifest, budget)
     if not is_companion:
         judgements += _judge_size(manifest, budget)
         judgements += _judge_unmeasured(budget)
@@ -144,6 +147,22 @@ def _accuracy_metrics(budget: Budget, metric: str) -> set[Metric]:
         counted = {Metric.TOP1, Metric.REFERENCE_TOP1}
         return counted if budget.accuracy_drop is not None else counted | {Metric.AGREEMENT}
     return {Metric.AGREEMENT if metric == Metric.AGREEMENT else Metric.COSINE_MEAN}
+
+
+def _judge_worst_class(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:
+    if budget.class_drop is None:
+        return
+    evidence = best_evidence(tuple(item for item in manifest.evidence if item.worst_class))
+    worst = None if evidence is None else evidence.worst_class
+    if worst is None:
+        yield _unmeasured("class_drop", "accuracy by class was not measured", budget)
+        return
+    detail = f"class {worst.name!r} lost {_points(worst.drop)}, limit {_points(budget.class_drop)}"
+    counted = f"{detail} ({worst.samples} samples)"
+    if worst.drop <= budget.class_drop + _ROUNDING:
+        yield _pass("class_drop", counted)
+    else:
+        yield _fail("class_drop", counted, ExitCode.ACCURACY)
 
 
 def _judge_drop(evidence: Evidence, metric: str, limit: float) -> Judgement:

@@ -15,6 +15,30 @@ _CPU_INFO: Final = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassShare:
+    """Top-1 within one class, of the artifact and of the float model, over `samples` samples."""
+
+    name: str
+    samples: int
+    top1: float
+    reference_top1: float
+
+    @property
+    def drop(self) -> float:
+        """What the artifact lost, as a fraction; negative where it gained."""
+        return self.reference_top1 - self.top1
+
+    def to_json(self) -> dict[str, object]:
+        """As in the manifest."""
+        return {
+            "name": self.name,
+            "samples": self.samples,
+            "top1": self.top1,
+            "reference_top1": self.reference_top1,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One measured fact, as it stands in a manifest.
 
@@ -29,6 +53,7 @@ class Evidence:
         data_sha256: Identity of those samples.
         command: The command that obtained it.
         at: When, in UTC (RFC 3339).
+        worst_class: The class that lost most against the float model, where classes are known.
     """
 
     rung: Rung
@@ -41,10 +66,12 @@ class Evidence:
     data_sha256: str
     command: str
     at: str
+    worst_class: ClassShare | None = None
 
     def to_json(self) -> dict[str, object]:
         """As in the manifest."""
-        return {
+        worst = {} if self.worst_class is None else {"worst_class": self.worst_class.to_json()}
+        return worst | {
             "rung": str(self.rung),
             "place": str(self.place),
             "stand_in": self.stand_in,
@@ -60,7 +87,7 @@ class Evidence:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evidence:
         """Inverse of `to_json`."""
-        ci95 = value["ci95"]
+        ci95, worst = value["ci95"], value.get("worst_class")
         return cls(
             rung=Rung(value["rung"]),
             place=Place(value["place"]),
@@ -72,6 +99,7 @@ class Evidence:
             data_sha256=value["data_sha256"],
             command=value["command"],
             at=value["at"],
+            worst_class=None if worst is None else ClassShare(**worst),
         )
 
 

@@ -121,6 +121,7 @@ def _read_budget(target: Table) -> Budget:
     budget = Budget(
         size_bytes=table.quantity("size", bytes_from_text),
         accuracy_drop=None if drop == math.inf else drop,
+        class_drop=table.quantity("class_drop", fraction_from_points),
         is_accuracy_judged=drop != math.inf,
         latency_p95_ms=table.quantity("latency_p95", milliseconds_from_text),
         memory_bytes=table.quantity("memory", bytes_from_text),

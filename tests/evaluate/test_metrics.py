@@ -161,3 +161,20 @@ def test_outputs_of_higher_rank_are_compared_whole() -> None:
 def test_metrics_are_plain_floats() -> None:
     found = measure_outputs(OUTPUTS, REFERENCE, [0, 1, 2, 0])
     assert {type(value) for value in found.metrics.values()} == {float}
+
+
+def test_the_worst_class_is_the_one_that_lost_most() -> None:
+    """Class 0: 2 of 2 kept; class 1: 2 of 3 in float, 1 of 3 in the artifact."""
+    labels = [0, 0, 1, 1, 1]
+    reference = np.eye(2, dtype=np.float32)[[0, 0, 1, 1, 0]]
+    outputs = np.eye(2, dtype=np.float32)[[0, 0, 1, 0, 0]]
+    worst = measure_outputs(outputs, reference, labels).worst_class
+    assert worst is not None
+    assert (worst.name, worst.samples) == ("1", 3)
+    assert worst.drop == pytest.approx(1 / 3)
+    assert worst.top1 == pytest.approx(1 / 3)
+
+
+def test_without_labels_there_is_no_worst_class() -> None:
+    outputs = np.eye(2, dtype=np.float32)
+    assert measure_outputs(outputs, outputs, None).worst_class is None

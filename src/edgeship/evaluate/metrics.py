@@ -8,16 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeship.evaluate.intervals import wilson_interval
+from edgeship.evidence import ClassShare
 from edgeship.vocabulary import Metric
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Metrics over `samples` samples; `ci95` is that of `top1`, else of `agreement`."""
+    """Metrics over `samples` samples; `ci95` is that of `top1`, else of `agreement`.
+
+    `worst_class` is the one that lost most of its top-1, named by its label id.
+    """
 
     metrics: dict[Metric, float]
     samples: int
     ci95: tuple[float, float] | None
+    worst_class: ClassShare | None = None
 
 
 def measure_outputs(
@@ -42,7 +47,7 @@ def measure_outputs(
         Metric.COSINE_MEAN: float(cosines.mean()),
         Metric.COSINE_MIN: float(cosines.min()),
     }
-    successes = agreed
+    successes, worst = agreed, None
     if labels is not None:
         truth = np.asarray(labels)
         successes = int((answers == truth).sum())
@@ -51,9 +56,35 @@ def measure_outputs(
             Metric.REFERENCE_TOP1: int((expected == truth).sum()) / len(outputs),
             **metrics,
         }
+        worst = max(class_shares(answers, expected, truth), key=lambda share: share.drop)
     return Measurement(
-        metrics=metrics, samples=len(outputs), ci95=wilson_interval(successes, len(outputs))
+        metrics=metrics,
+        samples=len(outputs),
+        ci95=wilson_interval(successes, len(outputs)),
+        worst_class=worst,
     )
+
+
+def class_shares(answers: np.ndarray, expected: np.ndarray, truth: np.ndarray) -> list[ClassShare]:
+    """Top-1 within each class that occurs in `truth`, in the order of label ids.
+
+    Args:
+        answers: int64[N] classes that the artifact gave.
+        expected: The same of the float model.
+        truth: The same of the labels.
+    """
+    shares = []
+    for label in np.unique(truth):
+        own = truth == label
+        shares.append(
+            ClassShare(
+                name=str(label),
+                samples=int(own.sum()),
+                top1=float((answers[own] == label).mean()),
+                reference_top1=float((expected[own] == label).mean()),
+            )
+        )
+    return shares
 
 
 def answers_of(outputs: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from edgeship.targets import target_facts
 _OBSERVE_VERSION: Final = 1
 _GOLDEN_VERSION: Final = 1
 _REFERENCE_VERSION: Final = 1
-_EVALUATE_VERSION: Final = 1
+_EVALUATE_VERSION: Final = 2
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +24,7 @@ from edgeship.evaluate.outputs import (
     require_labels,
     write_outputs,
 )
-from edgeship.evidence import Evidence, describe_host, utc_now
+from edgeship.evidence import ClassShare, Evidence, describe_host, utc_now
 from edgeship.exporters.protocol import Exporter, Lowered, Payload, Source
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.plan import PlannedArtifact
@@ -180,8 +181,18 @@ def evaluate(
             data_sha256=data.evaluation_sha256,
             command=_COMMAND,
             at=utc_now(),
+            worst_class=_named(measured.worst_class, project, samples),
         )
     _write_json(directory / _EVIDENCE_NAME, evidence.to_json())
+
+
+def _named(worst: ClassShare | None, project: Project, samples: SampleSet) -> ClassShare | None:
+    """The class under its name: its line of the labels file, else its folder, else its id."""
+    if worst is None:
+        return None
+    names = read_labels(project) or tuple(samples.class_names)
+    label = int(worst.name)
+    return replace(worst, name=names[label] if label < len(names) else worst.name)
 
 
 def read_evidence(directory: Path) -> Evidence:
