@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -16,6 +16,8 @@ SENTINEL: Final = 1e30
 """Beyond it a value marks something (a mask's -3.4e38) and measures nothing."""
 EMA_MOMENTUM: Final = 0.01
 """Weight of a new sample, as averaging_constant of torch's MovingAverageMinMaxObserver."""
+EXTREMES_LIMIT: Final = 1024
+"""Samples whose extremes are kept: 8 KiB a tensor, and twice the default number of samples."""
 _HALF: Final = BINS // 2
 _EXACT_EXPONENT: Final = 10
 """Up to R = 2**10 the bin scale is >= 1, so that float32 subnormals cannot underflow to zero."""
@@ -25,7 +27,7 @@ _BLOCK: Final = 1 << 15
 
 @dataclass(kw_only=True)
 class TensorStatistics:
-    """What was seen of one tensor; every field but the two EMAs is independent of order.
+    """What was seen of one tensor; all but the EMAs and the samples' extremes without order.
 
     Attributes:
         count: Values seen, all of them.
@@ -39,6 +41,8 @@ class TensorStatistics:
         exponent: R = 2**exponent, the least power of two above every magnitude.
         counts: int64[2048], bin k counts k-1024 <= x * 1024 / R < k-1023.
         channel_absmax: float32[C], largest magnitude in each channel.
+        sample_extremes: float32[n, 2], minimum and maximum of each of the first 1,024 samples, in
+            their order; (inf, -inf) of a sample in which nothing was measured.
     """
 
     count: int = 0
@@ -52,6 +56,7 @@ class TensorStatistics:
     exponent: int = MIN_EXPONENT
     counts: np.ndarray
     channel_absmax: np.ndarray
+    sample_extremes: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
     def add(self, values: np.ndarray, channel_axis: int) -> None:
         """Take in a stack of samples.
@@ -66,7 +71,9 @@ class TensorStatistics:
         low, high = _extremes(values, channel_axis)
         if not (np.abs(low) < SENTINEL).all() or not (np.abs(high) < SENTINEL).all():
             values, low, high = self._set_aside(values, channel_axis)
-        self.samples, self.ema_minimum, self.ema_maximum = self._averages(low, high)
+        extremes = np.stack((low.min(axis=1), high.max(axis=1)), axis=1) + np.float32(0)
+        self._keep_extremes(extremes)
+        self.samples, self.ema_minimum, self.ema_maximum = self._averages(extremes)
         seen = np.isfinite(low) & np.isfinite(high)
         if not seen.any():
             return
@@ -83,7 +90,7 @@ class TensorStatistics:
         self.counts += count_bins(finite, self.exponent, is_positive=self.minimum >= 0)
 
     def merged(self, other: TensorStatistics) -> TensorStatistics:
-        """Both together, exactly as if one pass had seen all; the averages are dropped (NaN)."""
+        """Both together, exactly as if one pass had seen all; what depends on order is dropped."""
         exponent = max(self.exponent, other.exponent)
         return TensorStatistics(
             count=self.count + other.count,
@@ -130,10 +137,15 @@ class TensorStatistics:
             np.isnan(values).any()
         )
 
-    def _averages(self, low: np.ndarray, high: np.ndarray) -> tuple[int, float, float]:
+    def _keep_extremes(self, extremes: np.ndarray) -> None:
+        room = EXTREMES_LIMIT - len(self.sample_extremes)
+        if room > 0:
+            self.sample_extremes = np.concatenate((self.sample_extremes, extremes[:room]))
+
+    def _averages(self, extremes: np.ndarray) -> tuple[int, float, float]:
         """EMA over the samples' extremes; the first one starts it, empty ones do not count."""
         samples, minimum, maximum = self.samples, self.ema_minimum, self.ema_maximum
-        for lowest, highest in zip(low.min(axis=1), high.max(axis=1), strict=True):
+        for lowest, highest in extremes:
             if lowest > highest:
                 continue
             weight = EMA_MOMENTUM if samples else 1.0

@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from edgeship.calibration.observe import Statistics
-from edgeship.calibration.statistics import BINS, TensorStatistics
+from edgeship.calibration.statistics import BINS, EXTREMES_LIMIT, TensorStatistics
 from edgeship.digests import canonical_json, json_sha256
 from edgeship.errors import IntegrityRefused, Problem
 from edgeship.exchange import write_file
@@ -25,6 +25,7 @@ HEADER_NAME: Final = "header.json"
 ARRAYS_NAME: Final = "statistics.npz"
 _OWN_DIGEST: Final = "header_sha256"
 """Key of the digest of everything else in the header: its scalars are statistics too."""
+_ARRAYS: Final = ("counts", "channel_absmax", "sample_extremes")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip entry can hold: the bytes do not depend on the clock."""
 _UNREADABLE: Final = (
@@ -138,11 +139,11 @@ def read_table(directory: Path, *, observed_sha256: str) -> Table:
 
 
 def _arrays_bytes(statistics: Statistics) -> bytes:
-    """A compressed npz: per tensor the counts and the channels' absmax, in name order."""
+    """A compressed npz: per tensor its arrays, in name order."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for index, name in enumerate(sorted(statistics)):
-            for kind in ("counts", "channel_absmax"):
+            for kind in _ARRAYS:
                 content = io.BytesIO()
                 np.save(content, getattr(statistics[name], kind), allow_pickle=False)
                 entry = zipfile.ZipInfo(f"{index}.{kind}.npy", date_time=_EPOCH)
@@ -157,16 +158,21 @@ def _read_statistics(
     statistics = {}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         for index, (name, scalars) in enumerate(sorted(tensors.items())):
-            counts, absmax = arrays[f"{index}.counts"], arrays[f"{index}.channel_absmax"]
-            if counts.shape != (BINS,) or absmax.ndim != 1:
+            counts, absmax, extremes = (arrays[f"{index}.{kind}"] for kind in _ARRAYS)
+            if counts.shape != (BINS,) or absmax.ndim != 1 or not _is_extremes(extremes):
                 raise ValueError(name)
             values = {key: _number(scalars[key], key) for key in _SCALARS}
             statistics[name] = TensorStatistics(
                 **values,  # type: ignore[arg-type]  # the scalars' kinds are those of the header
                 counts=counts,
                 channel_absmax=absmax,
+                sample_extremes=extremes,
             )
     return statistics
+
+
+def _is_extremes(array: np.ndarray) -> bool:
+    return array.ndim == 2 and array.shape[1] == 2 and len(array) <= EXTREMES_LIMIT
 
 
 def _json_number(value: float) -> float | None:
