@@ -31,6 +31,9 @@ def make_parser() -> argparse.ArgumentParser:
     inspect = _command(commands, "inspect", "say what a checkpoint holds, and what could take it")
     inspect.add_argument("checkpoint", type=Path, help="a file or a Hugging Face directory")
     inspect.add_argument("--teacher", type=Path, help="the checkpoint that it was distilled from")
+    _add_init(commands)
+    doctor = _command(commands, "doctor", "say what this machine has and lacks; installs nothing")
+    _add_project(doctor)
     for name, text in (
         ("plan", "show what a build would make, and check the project; writes nothing"),
         ("build", "make every artifact that is not there yet, and judge it"),
@@ -38,15 +41,47 @@ def make_parser() -> argparse.ArgumentParser:
     ):
         command = _command(commands, name, text)
         command.add_argument("targets", nargs="*", metavar="TARGET", help="only these targets")
-        command.add_argument(
-            "-p",
-            "--project",
-            type=Path,
-            default=Path("edgeship.toml"),
-            metavar="FILE",
-            help="the project file (default: ./edgeship.toml)",
-        )
+        _add_project(command)
     return parser
+
+
+def _add_init(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    init = _command(
+        commands, "init", "write edgeship.toml, with budgets proposed from a first build"
+    )
+    init.add_argument("source", help="model.py:build, a Hugging Face directory, .pt2 or .onnx")
+    init.add_argument("--weights", help="the checkpoint, for a factory")
+    init.add_argument("--shape", type=_integers, help="of an image, like 1,3,224,224")
+    init.add_argument("--mean", type=_numbers, help="of each channel, like 0.485,0.456,0.406")
+    init.add_argument("--std", type=_numbers, help="of each channel, like 0.229,0.224,0.225")
+    init.add_argument("--length", type=int, help="tokens of a text (default: 128)")
+    init.add_argument("--labels", help="a file with one label for each class")
+    init.add_argument("--calibration", help="representative data")
+    init.add_argument("--evaluation", help="other data")
+    init.add_argument("--metric", help="top1, agreement or cosine")
+    init.add_argument(
+        "--target", action="append", required=True, help="a board; may be given several times"
+    )
+    _add_project(init)
+
+
+def _add_project(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "-p",
+        "--project",
+        type=Path,
+        default=Path("edgeship.toml"),
+        metavar="FILE",
+        help="the project file (default: ./edgeship.toml)",
+    )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(item) for item in text.split(","))
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(item) for item in text.split(","))
 
 
 def _command(

@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> Result:
     from edgeship.cli import result
+    from edgeship.cli.doctor import doctor
+    from edgeship.cli.init import answers_of
     from edgeship.cli.inspect import inspect
 
     if arguments.command == "targets":
@@ -44,17 +46,25 @@ def _run(arguments: argparse.Namespace) -> Result:
     if arguments.command == "inspect":
         return inspect(arguments.checkpoint, teacher=arguments.teacher)
 
+    if arguments.command == "doctor":
+        return doctor(arguments.project)
+
     from edgeship.cli.telling import make_story
     from edgeship.pipeline.build import build
     from edgeship.pipeline.check import check
     from edgeship.pipeline.plan import make_plan
+    from edgeship.pipeline.proposal import propose_project
     from edgeship.pipeline.status import plan_status
     from edgeship.project_file import read_project
 
+    story = make_story(is_quiet=arguments.quiet)
+    if arguments.command == "init":
+        first = propose_project(arguments.project, answers_of(arguments), story)
+        return result.judged("init", first.outcomes, stages_run=first.stages_run)
     plan = make_plan(read_project(arguments.project), arguments.targets)
     if arguments.command == "plan":
         return result.planned(plan, plan_status(plan))
     if arguments.command == "check":
         return result.judged("check", check(plan))
-    built = build(plan, make_story(is_quiet=arguments.quiet))
+    built = build(plan, story)
     return result.judged("build", built.outcomes, stages_run=built.stages_run)

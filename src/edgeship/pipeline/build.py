@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import edgeship
 from edgeship.artifact import Artifact, Manifest, read_artifact
@@ -20,6 +19,7 @@ from edgeship.exporters.protocol import Exporter, Lowered
 from edgeship.pipeline import stages
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.health import absent_packages
 from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.seal import gather_files, seal
@@ -30,9 +30,6 @@ from edgeship.story import Progress, Story
 if TYPE_CHECKING:
     from edgeship.source.imports import ProjectImports
     from edgeship.source.model import Model
-
-_IMPORT_NAMES: Final = {"onnx-ir": "onnx_ir"}
-"""Import names of distributions that are called otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,11 +282,7 @@ def require_packages(exporter: Exporter) -> None:
         RequirementMissing: A package of the exporter's extra is not installed.
     """
     tools = exporter.tools
-    absent = [
-        name
-        for name in tools.packages
-        if importlib.util.find_spec(_IMPORT_NAMES.get(name, name)) is None
-    ]
+    absent = absent_packages(tools.packages)
     if absent:
         problem = Problem(
             where="this Python environment",
