@@ -14,6 +14,9 @@ _CANDIDATES: Final = 128
 """Shares of the extremes that are tried, evenly spaced up to all of it."""
 _KL_LEVELS: Final = 128
 """Of the magnitudes, as in Migacz, "8-bit inference with TensorRT", GTC 2017, p. 38."""
+_UNSEEN: Final = 1e-4
+"""Values that a bin of Q holds where it holds none and P some: MXNet's smoothing
+(contrib/quantization.py, `_smooth_distribution`), without which no lone outlier is ever cut."""
 _HALF: Final = BINS // 2
 
 
@@ -43,11 +46,17 @@ def kl_bounds(item: TensorStatistics) -> tuple[float, float]:
 
     For every threshold the magnitudes beyond it join its last bin (P); the bins below it are
     merged into 128 levels and spread over those that are not empty again (Q); the threshold with
-    the least KL(P, Q) wins.
+    the least KL(P, Q) wins. The first bin counts as much as the second one (NVIDIA/TensorRT
+    pytorch_quantization/calib/histogram.py, `_compute_amax_entropy`): half of a ReLU's values are
+    0 and lose nothing, yet merged with their neighbours they outweigh all else, so that the least
+    threshold won and ResNet-20 fell from 81 % to 49 %.
     """
     magnitudes = (item.counts[_HALF:] + item.counts[:_HALF][::-1]).astype(np.float64)
     width = np.ldexp(1.0, item.exponent - 10)
     last = int(np.flatnonzero(magnitudes)[-1]) + 1
+    magnitudes[0] = magnitudes[1]
+    if not magnitudes.any():
+        return item.minimum, item.maximum
     thresholds = range(min(_KL_LEVELS, last), last + 1)
     losses = [_information_loss(magnitudes, threshold) for threshold in thresholds]
     bound = float(thresholds[int(np.argmin(losses))] * width)
@@ -61,7 +70,7 @@ def bin_centres(exponent: int) -> np.ndarray:
 
 
 def _information_loss(magnitudes: np.ndarray, threshold: int) -> float:
-    """KL(P, Q) in nats for the first `threshold` bins; infinite where Q misses mass of P."""
+    """KL(P, Q) in nats for the first `threshold` bins; infinite where Q is empty."""
     inside = magnitudes[:threshold]
     reference = inside.copy()
     reference[-1] += magnitudes[threshold:].sum()
@@ -71,8 +80,9 @@ def _information_loss(magnitudes: np.ndarray, threshold: int) -> float:
     filled = np.bincount(level, weights=is_filled, minlength=_KL_LEVELS)
     spread = np.where(is_filled, (mass / np.maximum(filled, 1))[level], 0.0)
     held = reference > 0
-    if (spread[held] == 0).any() or not spread.any():
+    if not spread.any():
         return np.inf
+    spread = np.where(held, np.maximum(spread, _UNSEEN), spread)
     p = reference[held] / reference.sum()
     q = spread[held] / spread.sum()
     return float((p * np.log(p / q)).sum())
