@@ -117,8 +117,14 @@ def _open_members(path: Path, names: Sequence[str], files: ExitStack) -> dict[st
                 unpacked.seek(0)
                 arrays[name] = _open_rows(unpacked, name)
     if not arrays:
-        message = f"none of the arrays {', '.join(names)} among {', '.join(members) or 'nothing'}"
-        raise ValueError(message)
+        problem = Problem(
+            where=str(path),
+            what="none of the arrays has the name of an input",
+            expected=", ".join(names),
+            found=", ".join(members) or "nothing",
+            remedy="name the arrays as the inputs: numpy.savez(file, name=array)",
+        )
+        raise ConfigurationError(problem)
     return arrays
 
 

@@ -31,7 +31,7 @@ def mse_bounds(item: TensorStatistics) -> tuple[float, float]:
     counts = item.counts.astype(np.float64)
     counts[_HALF] = 0.0
     best = (np.inf, item.minimum, item.maximum)
-    for share in np.linspace(1.0, 1.0 / _CANDIDATES, _CANDIDATES):
+    for share in np.linspace(1.0, 1.0 / _CANDIDATES, _CANDIDATES).tolist():
         low, high = min(item.minimum, 0.0) * share, max(item.maximum, 0.0) * share
         step = (high - low) / (LEVELS - 1)
         beyond = np.maximum(values - high, 0.0) + np.maximum(low - values, 0.0)
@@ -49,15 +49,17 @@ def kl_bounds(item: TensorStatistics) -> tuple[float, float]:
     the least KL(P, Q) wins. The first bin counts as much as the second one (NVIDIA/TensorRT
     pytorch_quantization/calib/histogram.py, `_compute_amax_entropy`): half of a ReLU's values are
     0 and lose nothing, yet merged with their neighbours they outweigh all else, so that the least
-    threshold won and ResNet-20 fell from 81 % to 49 %.
+    threshold won and ResNet-20 fell from 81 % to 49 %. Thresholds start 128 bins above the first
+    filled one: fewer are not merged, and a lone bin that takes in all else loses nothing.
     """
     magnitudes = (item.counts[_HALF:] + item.counts[:_HALF][::-1]).astype(np.float64)
     width = np.ldexp(1.0, item.exponent - 10)
-    last = int(np.flatnonzero(magnitudes)[-1]) + 1
     magnitudes[0] = magnitudes[1]
-    if not magnitudes.any():
+    filled = np.flatnonzero(magnitudes)
+    if not filled.size:
         return item.minimum, item.maximum
-    thresholds = range(min(_KL_LEVELS, last), last + 1)
+    first, last = int(filled[0]), int(filled[-1]) + 1
+    thresholds = range(min(first + _KL_LEVELS, last), last + 1)
     losses = [_information_loss(magnitudes, threshold) for threshold in thresholds]
     bound = float(thresholds[int(np.argmin(losses))] * width)
     return max(item.minimum, -bound), min(item.maximum, bound)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -78,7 +80,8 @@ def percentile_range(item: TensorStatistics, percentile: float) -> Range:
     """
     edges = np.arange(-BINS // 2, BINS // 2 + 1) * np.ldexp(1.0, item.exponent - 10)
     total = int(item.counts.sum())
-    beyond = total * (100.0 - percentile) / 200.0
+    # exact: rounded to float, a cut just below a whole value takes that value along
+    beyond = math.floor(total * (100 - Fraction(percentile)) / 200)
     below = np.concatenate(([0], np.cumsum(item.counts)))
     first = int(np.searchsorted(below, beyond, side="right")) - 1
     last = int(np.searchsorted(below, total - beyond, side="left"))

@@ -269,3 +269,47 @@ class RandomSamples:
             for spec in self.specs
         }
         return LoadedSample(inputs=inputs, pixels=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsableSamples:
+    """Those of a set that can be loaded; `skipped` names the others and says why."""
+
+    whole: SampleSet
+    kept: Sequence[int]
+    skipped: Sequence[str]
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """See `SampleSet.samples`."""
+        return [self.whole.samples[index] for index in self.kept]
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """See `SampleSet.class_names`."""
+        return self.whole.class_names
+
+    def load(self, index: int) -> LoadedSample:
+        """See `SampleSet.load`."""
+        return self.whole.load(self.kept[index])
+
+
+def usable_samples(whole: SampleSet) -> UsableSamples:
+    """Load every sample once to see which can be.
+
+    Raises:
+        ConfigurationError: None can.
+    """
+    kept, skipped = [], []
+    reasons: list[Problem] = []
+    for index, sample in enumerate(whole.samples):
+        try:
+            whole.load(index)
+        except ConfigurationError as error:
+            skipped.append(f"{sample.name} ({error.problems[0].what})")
+            reasons += error.problems
+        else:
+            kept.append(index)
+    if not kept:
+        raise ConfigurationError(*reasons[:3])
+    return UsableSamples(whole=whole, kept=kept, skipped=skipped)

@@ -91,7 +91,7 @@ def open_tokenizer(section: TextSection) -> Tokenizer:
             remedy="save it with tokenizer.save_pretrained(), which writes tokenizer.json",
         )
         raise ConfigurationError(problem) from error
-    token = _padding_token(section.tokenizer)
+    token = _setting(section.tokenizer, "pad_token")
     number = None if token is None else tokenizer.token_to_id(token)
     if token is None or number is None:
         problem = Problem(
@@ -103,20 +103,22 @@ def open_tokenizer(section: TextSection) -> Tokenizer:
         )
         raise ConfigurationError(problem)
     tokenizer.enable_truncation(section.length)
-    tokenizer.enable_padding(length=section.length, pad_id=number, pad_token=token)
+    side = _setting(section.tokenizer, "padding_side") or "right"
+    tokenizer.enable_padding(direction=side, length=section.length, pad_id=number, pad_token=token)
     return tokenizer
 
 
-def _padding_token(directory: Path) -> str | None:
+def _setting(directory: Path, key: str) -> str | None:
+    """A text in the tokenizer's configuration; special tokens may be objects with a content."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         try:
-            token = json.loads((directory / name).read_bytes()).get("pad_token")
+            value = json.loads((directory / name).read_bytes()).get(key)
         except (OSError, ValueError, AttributeError):
             continue
-        if isinstance(token, dict):
-            token = token.get("content")
-        if isinstance(token, str):
-            return token
+        if isinstance(value, dict):
+            value = value.get("content")
+        if isinstance(value, str):
+            return value
     return None
 
 
@@ -135,7 +137,7 @@ def _paragraphs(path: Path) -> Iterator[tuple[int, str, int | None]]:
 
 
 def _lines(path: Path, name: str) -> Iterator[tuple[int, str, int | None]]:
-    for number, line in enumerate(_read(path).splitlines(), start=1):
+    for number, line in enumerate(_read(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -144,7 +146,7 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, str, int | None]]:
             value = None
         text = value.get(name, value.get("text")) if isinstance(value, dict) else None
         label = value.get("label") if isinstance(value, dict) else None
-        if not isinstance(text, str) or not (label is None or isinstance(label, int)):
+        if not isinstance(text, str) or not _is_label(label):
             problem = Problem(
                 where=f"{path}:{number}",
                 what="the line is no sample",
@@ -156,9 +158,13 @@ def _lines(path: Path, name: str) -> Iterator[tuple[int, str, int | None]]:
         yield number, text, label
 
 
+def _is_label(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool))
+
+
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         problem = Problem(
             where=str(path),
