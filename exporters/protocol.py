@@ -100,7 +100,8 @@ class Payload:
         contract: Of the emitted model.
         requires: What a board must have.
         notes: Lines for people: what stayed in float, what is slower, what was left out.
-        output_steps: By output name, one LSB of a float output that was quantized inside.
+        output_steps: By output name, what rounding inside may move a float output by: one LSB of
+            an output that was quantized, the rounding of float16 arithmetic.
     """
 
     files: Mapping[str, Role]

@@ -1,1 +1,1 @@
-"""ONNX for ONNX Runtime: fp32, and int8 in QDQ form."""
+"""ONNX for ONNX Runtime: fp32, fp16, int8 in QDQ form, and int8 at run time (dynamic)."""

@@ -19,7 +19,7 @@ def observed_tensors(proto: onnx.ModelProto) -> tuple[str, ...]:
 
     All but those that only a Relu or Clip reads: `clamped_tensors` gives them that one's range.
     """
-    floats = _float_names(proto)
+    floats = float_tensors(proto)
     clamped = clamped_tensors(proto)
     inputs = [value.name for value in proto.graph.input]
     outputs = [name for node in proto.graph.node for name in node.output]
@@ -38,15 +38,8 @@ def clamped_tensors(proto: onnx.ModelProto) -> dict[str, str]:
     return clamped
 
 
-def _readers(proto: onnx.ModelProto) -> dict[str, Sequence[onnx.NodeProto]]:
-    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
-    for node in proto.graph.node:
-        for name in node.input:
-            readers[name].append(node)
-    return readers  # type: ignore[return-value]  # a list is a Sequence; the default stays
-
-
-def _float_names(proto: onnx.ModelProto) -> set[str]:
+def float_tensors(proto: onnx.ModelProto) -> set[str]:
+    """Names of the float32 activations: inputs, outputs and all between, but no weights."""
     import onnx
 
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True)
@@ -54,3 +47,11 @@ def _float_names(proto: onnx.ModelProto) -> set[str]:
     return {
         value.name for value in values if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
+
+
+def _readers(proto: onnx.ModelProto) -> dict[str, Sequence[onnx.NodeProto]]:
+    readers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in proto.graph.node:
+        for name in node.input:
+            readers[name].append(node)
+    return readers  # type: ignore[return-value]  # a list is a Sequence; the default stays

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from edgeship.errors import ConfigurationError, ExportFailed, Problem, closest_names
+from edgeship.errors import ConfigurationError, ExportFailed, Problem
+from edgeship.exporters.onnx.rules import recipe_problems
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
 from edgeship.project import FactorySource, FileSource
 from edgeship.source.encoder import architecture_of, is_causal
-from edgeship.vocabulary import Format, Role
+from edgeship.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
-    import onnx
 
     from edgeship.calibration.ranges import Ranges
     from edgeship.targets import Target
 
 _MODEL_NAME: Final = "model.onnx"
 _GRAPH_NAME: Final = "graph.onnx"
-_MADE: Final = ("fp32", "int8")
 _TOLERANCE: Final = 1e-4
 """Largest difference from the torch module, relative to the output's largest magnitude; the
 exporter's own was 4e-6 for ResNet-20 and 2e-7 for MiniLM (measured)."""
@@ -35,7 +32,7 @@ class OnnxExporter:
 
     tools = Tools(
         lower_version=1,
-        emit_version=4,
+        emit_version=5,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
     )
@@ -45,22 +42,7 @@ class OnnxExporter:
         target = request.target
         where = f"edgeship.toml: targets.{target.name}.onnx"
         yield from _source_problems(request.model.source)
-        precisions = {request.recipe.precision, *(rule.precision for rule in request.recipe.rules)}
-        for precision in sorted(precisions.difference(_MADE)):
-            yield Problem(
-                where=where,
-                what=f"precision {precision!r} cannot be made in this version",
-                expected=", ".join(_MADE),
-                remedy="choose one of these",
-            )
-        for rule in request.recipe.rules:
-            if rule.precision == "int8" and request.recipe.precision != "int8":
-                yield Problem(
-                    where=f"{where}.rules",
-                    what="an fp32 file cannot hold int8 layers",
-                    found=f"{rule.match} -> int8",
-                    remedy='make precisions = ["int8"] and keep the other layers in fp32',
-                )
+        yield from recipe_problems(request.recipe, where)
 
     def lower(self, source: Source, directory: Path) -> Lowered:
         """See `Exporter.lower`: the canonical Graph."""
@@ -91,39 +73,25 @@ class OnnxExporter:
         """See `Exporter.emit`: one file, inputs and outputs in float32."""
         import onnx
 
-        from edgeship.exporters.onnx.census import output_steps
+        from edgeship.exporters.onnx.emission import emission
         from edgeship.exporters.onnx.shipping import write_shipping_file
 
-        proto = onnx.load(lowered.file)
-        notes: list[str] = []
-        steps: dict[str, float] = {}
-        if recipe.precision == "int8":
-            assert ranges is not None  # the pipeline observes before it emits int8
-            proto, notes = _quantize(proto, ranges, recipe, target)
-            steps = output_steps(proto)
-        requires = write_shipping_file(proto, directory / _MODEL_NAME)
+        made = emission(onnx.load(lowered.file), ranges, recipe, target)
+        requires = write_shipping_file(made.proto, directory / _MODEL_NAME)
         return Payload(
             files={_MODEL_NAME: Role.MODEL},
             contract=lowered.contract,
             requires=requires,
-            notes=tuple(notes),
-            output_steps=steps,
+            notes=tuple(made.notes),
+            output_steps=made.output_steps,
         )
 
 
 def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
     """DESIGN, "What becomes what": a causal language model becomes gguf, and nothing else."""
-    if isinstance(source, FactorySource):
+    if isinstance(source, FactorySource) or source.kind != "hf":
         return
     where = "edgeship.toml: model"
-    if source.kind != "hf":
-        yield Problem(
-            where=where,
-            what=f"a source of kind {source.kind!r} cannot become onnx yet",
-            expected="factory and weights, or hf",
-            remedy="name a factory that builds the module, and its weights",
-        )
-        return
     try:
         is_gguf = is_causal(source.path)
     except ConfigurationError as error:
@@ -137,51 +105,6 @@ def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
             found=architecture_of(source.path),
             remedy='choose formats = ["gguf"]',
         )
-
-
-def kept_nodes(proto: onnx.ModelProto, recipe: Recipe) -> list[str]:
-    """Names of the nodes that the recipe's rules keep in fp32.
-
-    Raises:
-        ConfigurationError: A rule matches no module.
-    """
-    from edgeship.source.graph import module_of_node
-
-    modules = {node.name: module_of_node(node) for node in proto.graph.node}
-    precision = dict.fromkeys(modules, recipe.precision)
-    for rule in recipe.rules:
-        matched = [node for node, module in modules.items() if fnmatchcase(module, rule.match)]
-        if not matched:
-            raise ConfigurationError(_unmatched(rule.match, sorted({*modules.values()} - {""})))
-        precision.update(dict.fromkeys(matched, rule.precision))
-    return [node for node, chosen in precision.items() if chosen == "fp32"]
-
-
-def _quantize(
-    proto: onnx.ModelProto, ranges: Ranges, recipe: Recipe, target: Target
-) -> tuple[onnx.ModelProto, list[str]]:
-    from edgeship.exporters.onnx.census import float_nodes
-    from edgeship.exporters.onnx.qdq import quantized_graph
-
-    facts = target.formats[Format.ONNX]
-    kept = kept_nodes(proto, recipe)
-    quantized = quantized_graph(
-        proto,
-        ranges,
-        is_activation_signed=facts.activation_type == "int8",
-        reduce_range=facts.reduce_range,
-        kept=kept,
-    )
-    notes = []
-    if facts.reduce_range:
-        notes.append("weights in 7 bits: this CPU may lack VNNI, and its 8-bit products saturate")
-    in_float = Counter(node.op_type for node in float_nodes(quantized))
-    if in_float:
-        counted = ", ".join(f"{count} {kind}" for kind, count in sorted(in_float.items()))
-        notes.append(f"computed in float32: {counted}")
-    if ranges.dead:
-        notes.append(f"zero on all representative data: {', '.join(sorted(ranges.dead))}")
-    return quantized, notes
 
 
 def _prove(file: Path, source: Source) -> None:
@@ -217,13 +140,3 @@ def _relative_difference(expected: np.ndarray, found: np.ndarray) -> float:
     wanted = expected.astype(np.float64)  # booleans and unsigned integers cannot be subtracted
     scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
     return float(np.abs(wanted - found).max(initial=0.0)) / scale
-
-
-def _unmatched(match: str, modules: list[str]) -> Problem:
-    close = closest_names(match, modules)
-    return Problem(
-        where=f"edgeship.toml: rule {match!r}",
-        what="the rule matches no module",
-        expected=f"one like {', '.join((close or modules)[:5])}",
-        remedy="correct the glob, or remove the rule",
-    )

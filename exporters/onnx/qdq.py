@@ -59,7 +59,7 @@ def quantized_graph(
     known = {**ranges.by_name}
     known |= {name: known[alias] for name, alias in aliases.items() if alias in known}
     in_float = ["MatMul", "Gemm"] if has_attention(proto) else ["MatMul"]
-    with tempfile.TemporaryDirectory(prefix="edgeship-") as name, _quiet():
+    with tempfile.TemporaryDirectory(prefix="edgeship-") as name, quiet_quantizer():
         cache, output = Path(name, "cache.json"), Path(name, "model.onnx")
         cache.write_text(json.dumps(_calibration_cache(linear, known)))
         try:
@@ -91,6 +91,16 @@ def quantized_graph(
         quantized = onnx.load(output)
     _shield_kept_nodes(quantized, kept)
     return quantized
+
+
+@contextmanager
+def quiet_quantizer() -> Iterator[None]:
+    """Silence the quantizer's advice on pre-processing: the Graph is pre-processed."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _calibration_cache(proto: onnx.ModelProto, ranges: Mapping[str, Range]) -> dict[str, object]:
@@ -156,13 +166,3 @@ def _channels(proto: onnx.ModelProto) -> dict[str, tuple[int, int]]:
         for value in (*inferred.graph.value_info, *inferred.graph.input)
     }
     return {name: (1, shape[1]) for name, shape in shapes.items() if len(shape) > 1}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the quantizer's advice on pre-processing: the Graph is pre-processed."""
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

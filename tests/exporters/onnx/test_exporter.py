@@ -15,7 +15,8 @@ from edgeship.calibration.ranges import Ranges, solve_ranges
 from edgeship.contract import Contract, TensorSpec
 from edgeship.digests import file_sha256
 from edgeship.errors import ConfigurationError, ExportFailed
-from edgeship.exporters.onnx.exporter import OnnxExporter, kept_nodes
+from edgeship.exporters.onnx.exporter import OnnxExporter
+from edgeship.exporters.onnx.rules import kept_nodes
 from edgeship.exporters.protocol import Lowered, Recipe, Request, Source
 from edgeship.project import (
     Factory,
@@ -152,31 +153,69 @@ def test_what_can_be_made_has_no_problems(target: Target, recipe: Recipe) -> Non
 
 
 @pytest.mark.parametrize("kind", ["program", "onnx"])
-def test_another_source_is_a_problem_that_names_it(target: Target, kind: str) -> None:
-    (problem,) = OnnxExporter().problems(request_for(target, int8(), kind=kind))
-    assert problem.where == "edgeship.toml: model"
-    assert repr(kind) in problem.what
-    assert problem.expected == "factory and weights, or hf"
+def test_a_program_and_an_onnx_file_become_onnx(target: Target, kind: str) -> None:
+    assert list(OnnxExporter().problems(request_for(target, int8(), kind=kind))) == []
 
 
 def test_every_precision_that_cannot_be_made_is_a_problem(target: Target) -> None:
-    recipe = Recipe(precision="fp16", rules=(Rule(match="fc", precision="dynamic"),))
+    recipe = Recipe(precision="q4_0", rules=(Rule(match="fc", precision="fp8"),))
     problems = list(OnnxExporter().problems(request_for(target, recipe)))
-    assert [problem.what.split("'")[1] for problem in problems] == ["dynamic", "fp16"]
-    assert {problem.expected for problem in problems} == {"fp32, int8"}
+    assert [problem.what.split("'")[1] for problem in problems] == ["fp8", "q4_0"]
+    assert {problem.expected for problem in problems} == {"fp32, fp16, int8, dynamic"}
     assert {problem.where for problem in problems} == {"edgeship.toml: targets.raspberry-pi-4.onnx"}
 
 
-def test_an_int8_layer_in_a_float_file_is_a_problem(target: Target) -> None:
-    recipe = Recipe(precision="fp32", rules=(Rule(match="fc", precision="int8"),))
+@pytest.mark.parametrize(
+    ("precision", "of_rule"),
+    [("fp32", "int8"), ("fp16", "int8"), ("int8", "fp16"), ("dynamic", "int8"), ("fp32", "fp16")],
+)
+def test_a_file_has_one_precision_and_fp32(target: Target, precision: str, of_rule: str) -> None:
+    rules = (Rule(match="fc", precision=of_rule), Rule(match="stem", precision="fp32"))
+    recipe = Recipe(precision=precision, rules=rules)
     (problem,) = OnnxExporter().problems(request_for(target, recipe))
-    assert problem.found == "fc -> int8"
-    assert "int8" in problem.remedy
+    assert problem.found == f"fc -> {of_rule}"
+    assert of_rule in problem.remedy
 
 
 def test_all_problems_come_together(target: Target) -> None:
-    recipe = Recipe(precision="fp16", rules=(Rule(match="fc", precision="int8"),))
+    rules = (Rule(match="fc", precision="int8"), Rule(match="fc", precision="q4_0"))
+    recipe = Recipe(precision="fp16", rules=rules)
     assert len(list(OnnxExporter().problems(request_for(target, recipe, kind="hf")))) == 3
+
+
+@pytest.mark.parametrize("precision", ["fp16", "dynamic"])
+def test_a_rule_keeps_a_layer_in_the_other_precisions_too(
+    net: Net8, target: Target, tmp_path: Path, precision: str
+) -> None:
+    rules = (Rule(match="fc", precision="fp32"), Rule(match="layers.0.*", precision="fp32"))
+    for name, kept in (("all", ()), ("some", rules)):
+        (tmp_path / name).mkdir()
+        recipe = Recipe(precision=precision, rules=kept)
+        if precision == "dynamic" and kept:
+            with pytest.raises(ExportFailed, match="that no rule keeps in fp32"):
+                OnnxExporter().emit(net.lowered, None, recipe, target, tmp_path / name)
+            return
+        payload = OnnxExporter().emit(net.lowered, net.ranges, recipe, target, tmp_path / name)
+        assert payload.contract == net.model.contract
+    files = [onnx.load(tmp_path / name / "model.onnx") for name in ("all", "some")]
+    stored = [{item.name for item in file.graph.initializer} for file in files]
+    for weight in ("fc.weight", "layers.0.conv1.weight"):
+        assert f"{weight}_float16" in stored[0]
+        assert weight in stored[1]
+
+
+def test_a_float16_file_says_what_it_is(net: Net8, target: Target, tmp_path: Path) -> None:
+    recipe = Recipe(precision="fp16")
+    payload = OnnxExporter().emit(net.lowered, net.ranges, recipe, target, tmp_path)
+    assert "computed in float32: 1 ReduceMean" in payload.notes
+    assert any("overflow was judged from representative data" in note for note in payload.notes)
+    seen = net.ranges.by_name["logits"]
+    assert payload.output_steps == {"logits": max(-seen.low, seen.high) / 256}
+    run = OrtRuntime().open(tmp_path / "model.onnx").run
+    for inputs in samples(4):
+        expected = net.model.run(inputs)["logits"]
+        # eight roundings in a row to float16, 2**-11 each
+        assert np.abs(run(inputs)["logits"] - expected).max() <= 2**-8 * np.abs(expected).max()
 
 
 def test_lowering_gives_a_file_that_is_bound_to_its_digest(net: Net8) -> None:
