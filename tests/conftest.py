@@ -92,11 +92,13 @@ def built(built_template: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unfit_calibration(built: Path) -> str:
-    """A data folder of the built project that misleads: black images, where bright ones come."""
-    folder = built / "black"
+    """A data folder of the built project that misleads: dim images, where bright ones come."""
+    folder = built / "dim"
     folder.mkdir()
-    for level in range(4):
-        Image.fromarray(np.full((8, 8, 3), level, np.uint8)).save(folder / f"{level}.png")
+    generator = np.random.default_rng(3)
+    for index in range(8):
+        pixels = generator.integers(0, 12, (8, 8, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
     return folder.name
 
 

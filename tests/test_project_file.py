@@ -283,7 +283,6 @@ ERRORS = [
     # files
     ("model.py:build", "modle.py:build", "model.factory", "no such file"),
     ('"resnet20.safetensors"', '"gone"', "model.weights", "no such file"),
-    ('"resnet20.safetensors"', '"data"', "model.weights", "no such file"),
     ('"resnet20.safetensors"', f'"{"x" * 300}"', "model.weights", "no such file"),
     ('"labels.txt"', '"gone.txt"', "model.outputs.labels", "gone.txt"),
     ('"data/calib"', '"data/gone"', "calibration.data", "data/gone"),

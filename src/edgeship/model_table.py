@@ -62,9 +62,7 @@ def _read_source(table: Table, directory: Path) -> FactorySource | FileSource | 
     kind = named[0] if len(named) == 1 else None
     weights = None
     if kind not in _FILE_KINDS:  # which bring their own: there the key is an unknown one
-        weights = existing_path(
-            table, "weights", directory, required=kind == "factory", kind="file"
-        )
+        weights = existing_path(table, "weights", directory, required=kind == "factory")
     if kind == "factory" and factory is not None and weights is not None:
         return FactorySource(factory=factory, weights=weights)
     path = None if kind is None else paths.get(kind)

@@ -29,7 +29,7 @@ class Factory:
 
 @dataclass(frozen=True, kw_only=True)
 class FactorySource:
-    """A torch module: a factory and the file with its weights."""
+    """A torch module: a factory and its weights, a file or a Hugging Face directory."""
 
     factory: Factory
     weights: Path

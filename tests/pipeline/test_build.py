@@ -126,6 +126,7 @@ def test_changing_one_line_of_the_model_rebuilds(built: Path) -> None:
     assert new.source["lowered_sha256"] != old.source["lowered_sha256"]
 
 
+@pytest.mark.slow
 def test_a_changed_module_that_the_factory_imports_rebuilds(project: Path) -> None:
     edit(project / "model.py", "from torch import nn", "from torch import nn\nimport widths")
     (project / "widths.py").write_text("SCALE = 1\n")
@@ -135,6 +136,7 @@ def test_a_changed_module_that_the_factory_imports_rebuilds(project: Path) -> No
     assert build_project(project).stages_run > 0
 
 
+@pytest.mark.slow
 def test_a_module_that_is_imported_when_the_factory_is_called_rebuilds(project: Path) -> None:
     edit(project / "model.py", "    return Net", "    import widths\n\n    return Net")
     (project / "widths.py").write_text("SCALE = 1\n")
@@ -144,6 +146,7 @@ def test_a_module_that_is_imported_when_the_factory_is_called_rebuilds(project: 
     assert build_project(project).stages_run > 0
 
 
+@pytest.mark.slow
 def test_a_factory_outside_of_the_project_rebuilds(project: Path, tmp_path: Path) -> None:
     outside = (project / "model.py").rename(tmp_path / "model.py")
     edit(project / "edgeship.toml", "model.py:build", "../model.py:build")
@@ -270,6 +273,18 @@ def test_a_bad_sample_is_named_and_leaves_the_old_artifact(built: Path) -> None:
     assert isinstance(int8.error, ConfigurationError)
     assert "zzz.png" in str(int8.error)
     assert artifact_bytes(built / "build/raspberry-pi-4/onnx-int8") == before
+
+
+def test_bad_samples_are_left_out_and_said_when_that_is_asked_for(built: Path) -> None:
+    (built / "calib/dark/zzz.png").write_bytes(b"no image")
+    (built / "test/dark/zzz.png").write_bytes(b"no image")
+    plan = make_plan(read_project(built / "edgeship.toml"))
+    int8, _ = build(plan, Silence(), skips_bad=True).outcomes
+    assert int8.artifact is not None
+    (note,) = [note for note in int8.artifact.manifest.notes if "left out" in note]
+    assert "calib/dark/zzz.png (the image cannot be decoded)" in note
+    assert "test/dark/zzz.png" in note
+    assert int8.artifact.manifest.evidence[-1].samples == 40
 
 
 def test_labels_of_another_count_are_refused(built: Path) -> None:

@@ -78,6 +78,36 @@ def test_int8_without_representative_data_is_refused(project: Path) -> None:
     assert "needs representative data" in refused(project)
 
 
+def test_fp16_without_representative_data_is_refused(project: Path) -> None:
+    edit(project, 'formats = ["onnx"]', 'formats = ["onnx"]\nonnx.precisions = ["fp16"]')
+    edit(project, '[calibration]\ndata = "calib"\nsamples = 24\n', "")
+    assert "raspberry-pi-4/onnx-fp16 needs representative data" in refused(project)
+
+
+def test_dynamic_needs_no_representative_data(project: Path) -> None:
+    edit(project, 'formats = ["onnx"]', 'formats = ["onnx"]\nonnx.precisions = ["dynamic"]')
+    edit(project, '[calibration]\ndata = "calib"\nsamples = 24\n', "")
+    (dynamic,) = plan_of(project).artifacts
+    assert not dynamic.is_calibrated
+
+
+def test_fp16_looks_at_extremes_and_has_the_rules(project: Path) -> None:
+    chosen = """\
+onnx.precisions = ["int8", "fp16", "fp32"]
+onnx.ranges = "percentile:99.9"
+onnx.rules = [{ match = "head", precision = "fp32" }]"""
+    edit(project, 'formats = ["onnx"]', f'formats = ["onnx"]\n{chosen}')
+    int8, fp16, fp32 = plan_of(project).artifacts
+    assert [str(item.ranges) for item in (int8, fp16)] == ["percentile:99.9", "min-max"]
+    assert [len(item.recipe.rules) for item in (int8, fp16, fp32)] == [1, 1, 0]
+
+
+def test_an_int8_rule_in_an_fp16_file_is_refused(project: Path) -> None:
+    chosen = 'onnx.precisions = ["fp16"]\nonnx.rules = [{ match = "head", precision = "int8" }]'
+    edit(project, 'formats = ["onnx"]', f'formats = ["onnx"]\n{chosen}')
+    assert "a file in fp16 cannot hold layers in int8" in refused(project)
+
+
 def test_an_empty_data_folder_is_refused_before_anything_slow(project: Path) -> None:
     (project / "none").mkdir()
     edit(project, 'data = "calib"', 'data = "none"')

@@ -36,6 +36,7 @@ def test_limits_are_round(count: int, text: str) -> None:
     assert text_of_limit(count) == text
 
 
+@pytest.mark.slow
 def test_init_writes_a_project_that_passes_its_own_budget(project: Path) -> None:
     (project / "edgeship.toml").unlink()
     assert init(project) == 0

@@ -1,6 +1,9 @@
+import json
 import os
 import pickle
 import random
+import struct
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from edgeship.errors import ConfigurationError, EdgeshipError, IntegrityRefused
-from edgeship.source.checkpoint import read_checkpoint, without_prefixes
+from edgeship.source.checkpoint import check_weights, read_checkpoint, stored_files
+from edgeship.source.wrappers import without_prefixes
 
 FLIPS = st.lists(
     st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=5
@@ -161,7 +165,7 @@ def test_a_whole_module_is_refused_since_its_class_would_run(tmp_path: Path) -> 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, suffix: str, content: bytes) -> None:
     file = tmp_path / f"w{suffix}"
     file.write_bytes(content)
-    assert "damaged" in assert_refused(file)
+    assert "save" in assert_refused(file)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -248,3 +252,155 @@ def test_flipped_bytes_load_or_are_refused(
     except (ConfigurationError, IntegrityRefused):
         return
     assert all(isinstance(tensor, Tensor) for tensor in tensors.values())
+
+
+DTYPES = [
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint64, torch.uint32, torch.uint16, torch.uint8, torch.bool),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3)])
+def test_every_type_of_safetensors_is_read_bit_for_bit(
+    tmp_path: Path, dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
+    tensor = (torch.arange(6, dtype=torch.float32)[: torch.Size(shape).numel()] % 2).to(dtype)
+    save_file({"a": tensor.reshape(shape)}, tmp_path / "w.safetensors")
+    (found,) = read_checkpoint(tmp_path / "w.safetensors").values()
+    assert found.dtype is dtype
+    assert tuple(found.shape) == shape
+    assert found.reshape(-1).tolist() == tensor.tolist()
+
+
+def write_shards(directory: Path) -> Path:
+    weight_map = {}
+    for index, (name, tensor) in enumerate(make_tensors().items()):
+        shard = f"model-{index + 1:05}-of-00002.safetensors"
+        save_file({name: tensor}, directory / shard)
+        weight_map[name] = shard
+    index_file = directory / "model.safetensors.index.json"
+    index_file.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return index_file
+
+
+def test_shards_are_read_by_their_index_or_their_directory(tmp_path: Path) -> None:
+    index = write_shards(tmp_path)
+    assert_same(read_checkpoint(index), make_tensors())
+    assert_same(read_checkpoint(tmp_path), make_tensors())
+    check_weights(tmp_path)
+    assert [file.name for file in stored_files(index)] == [
+        "model.safetensors.index.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    index = write_shards(tmp_path)
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    for path in (index, tmp_path):
+        with pytest.raises(ConfigurationError, match="model-00002-of-00002"):
+            read_checkpoint(path)
+    with pytest.raises(ConfigurationError, match="model-00002-of-00002"):
+        check_weights(tmp_path)
+
+
+def test_an_index_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+    assert "secret" in assert_refused(index)
+
+
+def test_a_directory_is_read_by_its_whole_file_first(tmp_path: Path) -> None:
+    torch.save({"b": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    assert list(read_checkpoint(tmp_path)) == ["b"]
+    write_shards(tmp_path)
+    assert list(read_checkpoint(tmp_path)) == ["conv.weight", "conv.bias"]
+    save_file({"c": torch.zeros(1)}, tmp_path / "model.safetensors")
+    assert list(read_checkpoint(tmp_path)) == ["c"]
+    assert stored_files(tmp_path) == [tmp_path / "model.safetensors"]
+    check_weights(tmp_path)
+
+
+def test_a_directory_without_weights_says_which_would_do(tmp_path: Path) -> None:
+    assert "model.safetensors" in assert_refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (struct.pack("<Q", 10 << 30), "length of the header is impossible"),
+        (struct.pack("<Q", 2**63), "length of the header is impossible"),
+        (struct.pack(">Q", 72), "wrong byte order"),
+    ],
+)
+def test_a_header_that_claims_too_much_is_refused_before_it_is_read(
+    tmp_path: Path, length: bytes, words: str
+) -> None:
+    file = write_kind(tmp_path, "safetensors")
+    content = file.read_bytes()
+    file.write_bytes(length + content[8:] + bytes(100))
+    assert words in assert_refused(file)
+
+
+def rezip(file: Path, *, compression: int, extra: bytes = b"") -> None:
+    """Write the archive again, compressed, with zeros after one of its members."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content + (extra if name.endswith("data/0") else b""))
+
+
+def test_an_archive_that_inflates_out_of_proportion_is_refused(tmp_path: Path) -> None:
+    file = write_kind(tmp_path, "zip")
+    rezip(file, compression=zipfile.ZIP_DEFLATED, extra=bytes(50 << 20))
+    assert file.stat().st_size < 100_000
+    with pytest.raises(IntegrityRefused, match="claims to hold more than it can"):
+        read_checkpoint(file)
+
+
+def test_an_archive_with_one_name_twice_is_refused(tmp_path: Path) -> None:
+    file = write_kind(tmp_path, "zip")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("W/DATA.PKL", b"another")
+    with pytest.raises(IntegrityRefused, match="one name"):
+        read_checkpoint(file)
+
+
+def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.pt"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("w/data.pkl", bytes(1000))
+        for index in range(100):
+            copy = zipfile.ZipInfo(f"w/data/{index}")
+            first = archive.filelist[0]
+            copy.header_offset, copy.CRC = first.header_offset, first.CRC
+            copy.compress_size = copy.file_size = 1000
+            archive.filelist.append(copy)
+    with pytest.raises(IntegrityRefused, match="overlap"):
+        read_checkpoint(file)
+
+
+def test_a_tensor_that_claims_terabytes_by_its_strides_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(1 << 40)}, tmp_path / "w.pt")
+    with pytest.raises(IntegrityRefused, match="claim more elements"):
+        read_checkpoint(tmp_path / "w.pt")
+
+
+def test_a_tensor_repeated_by_its_strides_is_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(3).expand(4, 3)}, tmp_path / "w.pt")
+    assert tuple(read_checkpoint(tmp_path / "w.pt")["a"].shape) == (4, 3)
+
+
+def test_a_legacy_file_that_claims_terabytes_is_damaged(tmp_path: Path) -> None:
+    file = write_kind(tmp_path, "legacy")
+    content = file.read_bytes()
+    at = content.index(b"cpu") + 3
+    assert content[at + 2 : at + 4] == b"K\x06"  # the number of elements of the first storage
+    huge = b"\x8a\x06" + (1 << 44).to_bytes(6, "little")
+    file.write_bytes(content[: at + 2] + huge + content[at + 4 :])
+    assert_refused(file)

@@ -42,6 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
         command = _command(commands, name, text)
         command.add_argument("targets", nargs="*", metavar="TARGET", help="only these targets")
         _add_project(command)
+        if name == "build":
+            command.add_argument(
+                "--skip-bad-samples",
+                action="store_true",
+                help="leave out samples that cannot be loaded, and say which",
+            )
     return parser
 
 

@@ -66,5 +66,5 @@ def _run(arguments: argparse.Namespace) -> Result:
         return result.planned(plan, plan_status(plan))
     if arguments.command == "check":
         return result.judged("check", check(plan))
-    built = build(plan, story)
+    built = build(plan, story, skips_bad=arguments.skip_bad_samples)
     return result.judged("build", built.outcomes, stages_run=built.stages_run)

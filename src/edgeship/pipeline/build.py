@@ -17,6 +17,7 @@ from edgeship.evidence import Evidence
 from edgeship.exchange import project_lock
 from edgeship.exporters.protocol import Exporter, Lowered
 from edgeship.pipeline import stages
+from edgeship.pipeline.audit import audit_samples, read_audit
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.health import absent_packages
@@ -25,6 +26,7 @@ from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.seal import gather_files, seal
 from edgeship.pipeline.workspace import Workspace, open_workspace, package_versions
 from edgeship.project import Project
+from edgeship.runtimes.protocol import load_runtime
 from edgeship.story import Progress, Story
 
 if TYPE_CHECKING:
@@ -57,11 +59,16 @@ class BuildResult:
     stages_run: int
 
 
-def build(plan: Plan, story: Story) -> BuildResult:
+def build(plan: Plan, story: Story, *, skips_bad: bool = False) -> BuildResult:
     """Make every artifact of the plan that is not there yet, and judge all.
 
     An artifact that cannot be made does not keep the others from being made; the last good one
     stays where it is.
+
+    Args:
+        plan: What to make.
+        story: Told what is done.
+        skips_bad: Leave out samples that cannot be loaded, and say so, instead of refusing them.
     """
     workspace = open_workspace(plan.project)
 
@@ -70,7 +77,8 @@ def build(plan: Plan, story: Story) -> BuildResult:
 
     with project_lock(workspace.lock_file, on_wait=tell_waiting), ExitStack() as stack:
         workspace.recover()
-        builder = _Builder(plan, workspace, story, stack)
+        data = ProjectData(plan.project, workspace.digests, skips_bad=skips_bad)
+        builder = _Builder(plan, workspace, data, story, stack)
         outcomes = tuple(builder.outcome(item) for item in plan.artifacts)
         workspace.digests.save()
         workspace.cache.prune(builder.used)
@@ -89,13 +97,15 @@ def judge(project: Project, item: PlannedArtifact, artifact: Artifact) -> tuple[
 class _Builder:
     """The lazily opened resources of one build, and the way of one artifact through the stages."""
 
-    def __init__(self, plan: Plan, workspace: Workspace, story: Story, stack: ExitStack) -> None:
+    def __init__(
+        self, plan: Plan, workspace: Workspace, data: ProjectData, story: Story, stack: ExitStack
+    ) -> None:
         self._plan = plan
         self._project = plan.project
         self._workspace = workspace
         self._story = story
         self._stack = stack
-        self._data = ProjectData(plan.project, workspace.digests)
+        self._data = data
         self.used: list[StageKey] = []
         self.stages_run = 0
 
@@ -120,6 +130,7 @@ class _Builder:
         lowered = stages.read_lowered(lowered_directory)
         stages.require_label_count(self._project, lowered.contract)
         statistics = self._observed(keys, exporter, item, lowered)
+        notes = self._audited(keys, exporter, item, lowered, statistics)
         emitted = self._stage(
             keys.emit,
             exporter,
@@ -132,7 +143,7 @@ class _Builder:
             item,
             lambda path, _: stages.golden(self._model, emitted, self._data, path),
         )
-        artifact = self._seal(item, exporter, lowered, statistics, emitted, golden)
+        artifact = self._seal(item, exporter, lowered, statistics, emitted, golden, notes)
         return self._with_evidence(artifact, self._evaluated(keys, exporter, item, emitted))
 
     def _observed(
@@ -149,6 +160,33 @@ class _Builder:
                 lowered, self._data.calibration, calibration.samples, path, progress
             ),
         )
+
+    def _audited(
+        self,
+        keys: ArtifactKeys,
+        exporter: Exporter,
+        item: PlannedArtifact,
+        lowered: Lowered,
+        statistics: Path | None,
+    ) -> tuple[str, ...]:
+        """What the manifest must say of the representative data."""
+        if keys.audit is None or statistics is None:
+            return ()
+        audited = self._stage(
+            keys.audit,
+            exporter,
+            item,
+            lambda path, progress: audit_samples(
+                lowered,
+                statistics,
+                self._data.calibration,
+                None if self._project.evaluation is None else self._data.evaluation,
+                self._data.skipped,
+                path,
+                progress,
+            ),
+        )
+        return read_audit(audited)
 
     def _emit(
         self,
@@ -192,6 +230,7 @@ class _Builder:
         statistics: Path | None,
         emitted: Path,
         golden: Path,
+        notes: tuple[str, ...],
     ) -> Artifact:
         payload = stages.read_payload(emitted)
         names = stages.read_golden(golden)
@@ -214,7 +253,7 @@ class _Builder:
             tools=package_versions(exporter.tools.packages),
             contract=payload.contract,
             requires=payload.requires,
-            notes=payload.notes,
+            notes=(*payload.notes, *notes),
         )
         destination = self._workspace.artifact_directory(
             item.target.name, item.format, item.recipe.precision
@@ -266,7 +305,10 @@ class _Builder:
         from edgeship.source.model import load_model
 
         self._project_imports  # noqa: B018 - opened for the factory
-        return load_model(self._project.model)
+        model = load_model(self._project.model, load_runtime("onnxruntime").open)
+        for note in model.notes:
+            self._story.say(note)
+        return model
 
     @cached_property
     def _project_imports(self) -> ProjectImports:

@@ -15,6 +15,7 @@ from edgeship.calibration.samples import (
     list_images,
     open_samples,
     select_samples,
+    usable_samples,
 )
 from edgeship.calibration.texts import TEXT_SUFFIXES, open_texts
 from edgeship.digests import DigestMemory, json_sha256
@@ -65,10 +66,13 @@ def _text_input_needed(path: Path) -> Problem:
 class ProjectData:
     """Representative and evaluation data of a project; opened when first asked for."""
 
-    def __init__(self, project: Project, digests: DigestMemory) -> None:
+    def __init__(self, project: Project, digests: DigestMemory, *, skips_bad: bool = False) -> None:
         self._project = project
         self._digests = digests
         self._specs = project.model.input_specs()
+        self.skips_bad = skips_bad
+        self.skipped: list[str] = []
+        """Samples that were left out of what was opened so far."""
 
     @cached_property
     def calibration(self) -> SampleSet:
@@ -120,6 +124,13 @@ class ProjectData:
         return None if section is None else section.data
 
     def _open(self, path: Path) -> SampleSet:
+        if not self.skips_bad:
+            return self._open_whole(path)
+        usable = usable_samples(self._open_whole(path))
+        self.skipped += [f"{path.name}/{name}" for name in usable.skipped]
+        return usable
+
+    def _open_whole(self, path: Path) -> SampleSet:
         text = self._project.model.text
         if path.suffix not in TEXT_SUFFIXES:
             return open_samples(path, self._specs, digest=self._digests.sha256)

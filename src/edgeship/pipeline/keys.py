@@ -14,11 +14,14 @@ from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, package_versions
 from edgeship.targets import target_facts
 
-_OBSERVE_VERSION: Final = 1
+_OBSERVE_VERSION: Final = 2
+_AUDIT_VERSION: Final = 1
 _GOLDEN_VERSION: Final = 1
 _REFERENCE_VERSION: Final = 1
 _EVALUATE_VERSION: Final = 2
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
+_TARGETED: Final = frozenset({"int8", "dynamic"})
+"""Precisions whose files depend on facts of the target."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +30,7 @@ class ArtifactKeys:
 
     lower: StageKey
     observe: StageKey | None
+    audit: StageKey | None
     emit: StageKey
     golden: StageKey
     reference: StageKey | None
@@ -34,7 +38,15 @@ class ArtifactKeys:
 
     def all(self) -> list[StageKey]:
         """Every key that there is."""
-        keys = (self.lower, self.observe, self.emit, self.golden, self.reference, self.evaluate)
+        keys = (
+            self.lower,
+            self.observe,
+            self.audit,
+            self.emit,
+            self.golden,
+            self.reference,
+            self.evaluate,
+        )
         return [key for key in keys if key is not None]
 
 
@@ -66,7 +78,7 @@ def artifact_keys(
         probes=data.probes_sha256,
         packages=versions,
     )
-    observe = None
+    observe = audit = None
     if item.is_calibrated:
         assert project.calibration is not None  # the plan refuses int8 without
         observe = stage_key(
@@ -75,7 +87,14 @@ def artifact_keys(
             lower=lower.digest,
             data=data.calibration_sha256,
             samples=project.calibration.samples,
+            skips_bad=data.skips_bad,
             packages=package_versions(_SAMPLE_PACKAGES),
+        )
+        audit = stage_key(
+            "audit",
+            version=_AUDIT_VERSION,
+            observe=observe.digest,
+            evaluation=None if project.evaluation is None else data.evaluation_sha256,
         )
     emit = stage_key(
         "emit",
@@ -84,19 +103,23 @@ def artifact_keys(
         observe=None if observe is None else observe.digest,
         ranges=str(item.ranges) if item.is_calibrated else None,
         recipe=item.recipe.to_json(),
-        target=dict(target_facts(item.target, item.format)) if item.is_calibrated else None,
+        target=dict(target_facts(item.target, item.format))
+        if item.recipe.precision in _TARGETED
+        else None,
     )
     golden = stage_key(
         "golden", version=_GOLDEN_VERSION, emit=emit.digest, probes=data.probes_sha256
     )
     reference = None
     if project.evaluation is not None:
+        runs = "onnxruntime" if workspace.checkpoint.suffix == ".onnx" else "torch"
         reference = stage_key(
             "reference",
             version=_REFERENCE_VERSION,
             model=model,
             data=data.evaluation_sha256,
-            packages=package_versions(("torch", *_SAMPLE_PACKAGES)),
+            skips_bad=data.skips_bad,
+            packages=package_versions((runs, *_SAMPLE_PACKAGES)),
         )
     evaluate = stage_key(
         "evaluate",
@@ -110,6 +133,7 @@ def artifact_keys(
     return ArtifactKeys(
         lower=lower,
         observe=observe,
+        audit=audit,
         emit=emit,
         golden=golden,
         reference=reference,

@@ -14,8 +14,11 @@ from edgeship.project import FormatSection, Project, RangePolicy, TargetSection
 from edgeship.targets import Target, load_target
 from edgeship.vocabulary import Format
 
-_CALIBRATED = frozenset({"int8"})
-"""Precisions whose activations need ranges."""
+_CALIBRATED = frozenset(
+    {*((format_, "int8") for format_ in Format), (Format.ONNX, "fp16")},
+)
+"""Formats and precisions whose activations need ranges; fp16 does to find what would overflow,
+which its values on this host's CPU never show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +49,7 @@ class PlannedArtifact:
     @property
     def is_calibrated(self) -> bool:
         """Whether its activations need ranges."""
-        return self.recipe.precision in _CALIBRATED
+        return (self.format, self.recipe.precision) in _CALIBRATED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +110,8 @@ def _plan_format(
         yield PlannedArtifact(
             target=target,
             format=chosen.format,
-            recipe=Recipe(precision=precision, rules=chosen.rules if precision == "int8" else ()),
-            ranges=chosen.ranges,
+            recipe=Recipe(precision=precision, rules=() if precision == "fp32" else chosen.rules),
+            ranges=RangePolicy() if precision == "fp16" else chosen.ranges,  # nothing is cut off
             budget=section.budget,
             is_companion=precision in companions,
         )

@@ -13,6 +13,8 @@ from edgeship.digests import DigestMemory, canonical_json, json_sha256
 from edgeship.exchange import recover_directories, write_file
 from edgeship.pipeline.cache import StageCache
 from edgeship.project import Factory, FactorySource, Project
+from edgeship.source.checkpoint import stored_files
+from edgeship.source.onnx_data import external_files
 
 _STATE: Final = ".edgeship"
 
@@ -81,12 +83,21 @@ class Workspace:
         return source.weights if isinstance(source, FactorySource) else source.path
 
     def checkpoint_sha256(self) -> str:
-        """Digest of the checkpoint's bytes; of a directory, of the files in it by name."""
+        """Digest of the checkpoint's bytes; of several files, of their digests by name.
+
+        Several are those of a directory, an index and its shards, an `.onnx` file and its data.
+        """
         path = self.checkpoint
-        if path.is_file():
+        if path.is_dir():
+            base, files = path, [file for file in sorted(path.iterdir()) if file.is_file()]
+        else:
+            base = path.parent
+            is_onnx = path.suffix == ".onnx"
+            files = [path, *external_files(path)] if is_onnx else stored_files(path)
+        if files == [path]:
             return self.digests.sha256(path)
-        files = [file for file in sorted(path.iterdir()) if file.is_file()]
-        return json_sha256([[file.name, self.digests.sha256(file)] for file in files])
+        named = [[file.relative_to(base).as_posix(), self.digests.sha256(file)] for file in files]
+        return json_sha256(named)
 
     @property
     def _imports_file(self) -> Path:

@@ -1,161 +1,130 @@
-"""Checkpoint: tensors by name, out of safetensors or a torch file; nothing in it ever runs."""
+"""Checkpoint: tensors by name, out of safetensors, whole or in shards, or of a torch file."""
 
 from __future__ import annotations
 
-import pickle
-import pickletools
-import struct
-import warnings
-from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeship.errors import ConfigurationError, IntegrityRefused, Problem
+from edgeship.errors import ConfigurationError, Problem
+from edgeship.source.element import ElementType
+from edgeship.source.hf_directory import INDEX, TORCH_WHOLE, WHOLE, open_shards
+from edgeship.source.safetensors_file import open_safetensors
+from edgeship.source.tensor_source import Span, TensorSource
+from edgeship.source.torch_file import read_torch_file
+from edgeship.source.wrappers import find_candidates
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from torch import Tensor
+    from torch import Tensor, dtype
 
 SAFETENSORS: Final = (".safetensors",)
 TORCH: Final = (".pt", ".pth", ".th", ".bin", ".ckpt")
-_WRAPPERS: Final = ("state_dict", "model_state_dict", "model", "net", "network", "student")
-"""Keys under which training scripts nest the weights, the most specific first."""
-_PREFIXES: Final = ("module.", "_orig_mod.")
-"""What torch.nn.DataParallel / DistributedDataParallel and torch.compile put before each name."""
-_RUNS: Final = ("GLOBAL", "Can only create new object", "Can only build", "unrecognized function")
-"""What torch says of a pickle that is whole and wants more (torch/_weights_only_unpickler.py)."""
-_IMPORTS: Final = frozenset({"GLOBAL", "INST", "STACK_GLOBAL"})
-"""Opcodes by which a pickle names what it wants to call (pickletools)."""
-_SCANNED_BYTES: Final = 1 << 16
+_INDEX_SUFFIX: Final = ".safetensors.index.json"
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU, with wrapper dicts and wrapper prefixes taken off.
-
-    Torch files are read with `weights_only=True` always: a pickle that names anything but tensors
-    and containers is refused before it runs.
+    """Tensors by name, on the CPU: of what the file holds, the first that `find_candidates` names.
 
     Raises:
         ConfigurationError: Another kind of file, a damaged one, or one without tensors.
-        IntegrityRefused: A pickle that wants to run code.
+        IntegrityRefused: See `read_stored`.
     """
-    if path.suffix in SAFETENSORS:
-        return without_prefixes(_tensors_of(_read_safetensors(path), path))
-    if path.suffix in TORCH:
-        return without_prefixes(_tensors_of(_read_torch(path), path))
+    return find_candidates(read_stored(path), where=str(path))[0].tensors
+
+
+def read_stored(path: Path) -> object:
+    """What a checkpoint holds, as it is stored: tensors in a dict, or in dicts in dicts.
+
+    Of a Hugging Face directory `model.safetensors`, else the shards that its index lists, else
+    `pytorch_model.bin`. Nothing in a file ever runs; headers and sizes are checked first.
+
+    Raises:
+        ConfigurationError: Nothing there, another kind of file, a damaged one.
+        IntegrityRefused: A pickle that wants to run code, a file that claims more than it holds.
+    """
+    file = _weights_of(path) if path.is_dir() else path
+    if file.name.endswith(_INDEX_SUFFIX):
+        return _read_tensors(open_shards(file))
+    if file.suffix in SAFETENSORS:
+        return _read_tensors(open_safetensors(file))
+    if file.suffix in TORCH:
+        return read_torch_file(file)
     problem = Problem(
         where=str(path),
         what="this kind of checkpoint is not known",
-        expected=", ".join((*SAFETENSORS, *TORCH)),
+        expected=", ".join((*SAFETENSORS, *TORCH, _INDEX_SUFFIX, "or a Hugging Face directory")),
         found=path.suffix or "a name without a suffix",
         remedy="save the state_dict with safetensors",
     )
     raise ConfigurationError(problem)
 
 
-def without_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors; wrapper prefixes that stand before every name are taken off."""
-    names = list(tensors)
-    for prefix in _PREFIXES:
-        while names and all(name.startswith(prefix) for name in names):
-            names = [name.removeprefix(prefix) for name in names]
-            return without_prefixes(dict(zip(names, tensors.values(), strict=True)))
-    return dict(tensors)
+def check_weights(directory: Path) -> None:
+    """Check the headers of a Hugging Face directory's safetensors, before a vendor reads them.
 
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
-        raise _damaged(path, error) from error
-
-
-def _read_torch(path: Path) -> object:
-    import torch
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say of the file, an error says too
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        wish = _wish_to_run(path, str(error))
-        if wish is None:
-            raise _damaged(path, error) from error
-        problem = Problem(
-            where=str(path),
-            what="the pickle in it wants to do more than hold tensors; nothing of it ran",
-            found=wish,
-            remedy="save the state_dict alone, best with safetensors",
-        )
-        raise IntegrityRefused(problem) from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, MemoryError) as error:
-        raise _damaged(path, error) from error
-    except (AttributeError, IndexError, AssertionError, OverflowError, struct.error) as error:
-        raise _damaged(path, error) from error  # torch's unpickler on bytes that are no pickle
-
-
-def _wish_to_run(path: Path, message: str) -> str | None:
-    """What a refused pickle wants to call; None if it is no whole pickle at all.
-
-    Torch stops at the first opcode that it does not know, and a plain pickle of protocol 4 begins
-    with one: that one's opcodes are read here, without running them.
+    Raises:
+        ConfigurationError: No weights in safetensors, a damaged file, a shard that is missing.
     """
-    if any(mark in message for mark in _RUNS):
-        return _reason(message)
-    with path.open("rb") as file:
-        content = file.read(_SCANNED_BYTES)
-    try:
-        for opcode, argument, _ in pickletools.genops(content):
-            if opcode.name in _IMPORTS:
-                return f"{opcode.name} {argument or ''}".rstrip()
-    except (ValueError, IndexError, OverflowError):
-        return None
-    return None
+    file = _weights_of(directory)
+    if file.name == INDEX:
+        with open_shards(file):
+            pass
+    elif file.name == WHOLE:
+        with open_safetensors(file):
+            pass
 
 
-def _tensors_of(value: object, path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, which may be nested in wrapper dicts."""
-    from torch import Tensor
+def stored_files(path: Path) -> list[Path]:
+    """The files on which `read_stored` depends; imports no vendor package.
 
-    seen: list[object] = []
-    while isinstance(value, Mapping) and not any(value is item for item in seen):
-        seen.append(value)  # a pickle may hold a dict that holds itself
-        tensors = {str(name): item for name, item in value.items() if isinstance(item, Tensor)}
-        inner = next((value[key] for key in _WRAPPERS if isinstance(value.get(key), Mapping)), None)
-        if inner is None or len(tensors) > len(inner):
-            if tensors:
-                return tensors
-            break
-        value = inner
-    if isinstance(value, Mapping):
-        found = f"keys {', '.join(map(str, value))}" if value else "nothing"
-    else:
-        found = type(value).__name__
+    Of an index every .safetensors file beside it, whether it lists the file or not.
+    """
+    file = _weights_of(path) if path.is_dir() else path
+    if file.name.endswith(_INDEX_SUFFIX):
+        return [file, *sorted(file.parent.glob("*.safetensors"))]
+    return [file]
+
+
+def _weights_of(directory: Path) -> Path:
+    for name in (WHOLE, INDEX, TORCH_WHOLE):
+        if (directory / name).is_file():
+            return directory / name
     problem = Problem(
-        where=str(path),
-        what="no tensors were found",
-        expected=f"a state_dict, or one under a key such as {', '.join(_WRAPPERS[:3])}",
-        found=found,
-        remedy="save model.state_dict()",
+        where=str(directory),
+        what="the directory holds no weights",
+        expected=f"{WHOLE}, {INDEX} with its shards, or {TORCH_WHOLE}",
+        remedy="name a directory that transformers wrote, or a checkpoint file",
     )
     raise ConfigurationError(problem)
 
 
-def _damaged(path: Path, error: Exception) -> ConfigurationError:
-    problem = Problem(
-        where=str(path),
-        what="the checkpoint cannot be read",
-        found=_reason(str(error)) or type(error).__name__,
-        remedy="copy or save it again: it is damaged, cut short, or of another kind than its name",
-    )
-    return ConfigurationError(problem)
+def _read_tensors(opened: AbstractContextManager[TensorSource]) -> dict[str, Tensor]:
+    """Every tensor of a source whose header is checked; memory is that of the tensors."""
+    import torch
 
-
-def _reason(message: str) -> str:
-    """The first line of a vendor's message that says something, cut at 200 characters."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if any(mark in line for mark in ("Unsupported", *_RUNS))]
-    return next(iter(telling or lines), "")[:200]
+    dtypes: dict[ElementType, dtype] = {
+        ElementType.F64: torch.float64,
+        ElementType.F32: torch.float32,
+        ElementType.F16: torch.float16,
+        ElementType.BF16: torch.bfloat16,
+        ElementType.F8_E4M3: torch.float8_e4m3fn,
+        ElementType.F8_E5M2: torch.float8_e5m2,
+        ElementType.I64: torch.int64,
+        ElementType.I32: torch.int32,
+        ElementType.I16: torch.int16,
+        ElementType.I8: torch.int8,
+        ElementType.U64: torch.uint64,
+        ElementType.U32: torch.uint32,
+        ElementType.U16: torch.uint16,
+        ElementType.U8: torch.uint8,
+        ElementType.BOOL: torch.bool,
+    }
+    tensors = {}
+    with opened as source:
+        for name, entry in source.entries.items():
+            bits = source.read(name, Span(start=0, count=entry.elements))
+            if entry.element is ElementType.BOOL:
+                bits = bits != 0  # any other byte is no bool to torch
+            raw = torch.from_numpy(bits.copy())  # what is read is not to be written to
+            tensors[name] = raw.view(dtypes[entry.element]).reshape(entry.shape)
+    return tensors

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from edgeship.errors import ConfigurationError, Problem, closest_names
+from edgeship.errors import ConfigurationError, Problem
 from edgeship.project import FactorySource
-from edgeship.source.checkpoint import read_checkpoint
+from edgeship.source.checkpoint import read_stored
 from edgeship.source.imports import load_factory
+from edgeship.source.pruning import fold_pruning
+from edgeship.source.weights import load_weights
+from edgeship.source.wrappers import choice_notes, choose_candidate, find_candidates
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_COUNTERS: Final = "num_batches_tracked"
-"""BatchNorm's training counter: without meaning in evaluation, absent from old checkpoints."""
-_SHOWN: Final = 5
 
-
-def load_factory_module(source: FactorySource) -> nn.Module:
+def load_factory_module(source: FactorySource) -> tuple[nn.Module, tuple[str, ...]]:
     """Build the module with its factory and load the weights, strictly, in float32.
 
-    Called within `project_imports`.
+    Called within `project_imports`. A factory with an argument gets the shapes of the checkpoint's
+    first reading (see `find_candidates`), with pruned weights folded.
+
+    Returns:
+        The module, and notes for people: what was left out, folded or widened.
 
     Raises:
         ConfigurationError: The factory and the weights do not fit together.
-        IntegrityRefused: See `read_checkpoint`.
+        IntegrityRefused: See `read_stored`.
     """
-    tensors = read_checkpoint(source.weights)
-    module = _build_module(source, tensors).float()  # first: the weights lose nothing on the way
-    _load_weights(module, tensors, source)
-    return module
+    where = source.weights.name
+    candidates = find_candidates(read_stored(source.weights), where=str(source.weights))
+    shapes, _ = fold_pruning(candidates[0].tensors)
+    module = _build_module(source, shapes).float()  # first: the weights lose nothing on the way
+    own = module.state_dict().keys()
+    folded, counts = [], {}
+    for candidate in candidates:
+        tensors, count = fold_pruning(candidate.tensors, own)
+        folded.append(replace(candidate, tensors=tensors))
+        counts[id(tensors)] = count
+    chosen = choose_candidate(folded, own)
+    notes = list(choice_notes(folded, chosen))
+    if counts[id(chosen.tensors)]:
+        count = counts[id(chosen.tensors)]
+        notes.append(f"{count} pruned tensors were put together from name_orig and name_mask")
+    notes += load_weights(module, chosen.tensors, where)
+    return module, tuple(notes)
 
 
 def _build_module(source: FactorySource, tensors: Mapping[str, Tensor]) -> nn.Module:
@@ -73,66 +90,3 @@ def _requires_argument(function: Callable[..., object]) -> bool:
         parameter.default is parameter.empty and parameter.kind not in variadic
         for parameter in inspect.signature(function).parameters.values()
     )
-
-
-def _load_weights(module: nn.Module, tensors: Mapping[str, Tensor], source: FactorySource) -> None:
-    """Load strictly by name and shape; only BatchNorm's counters may be absent."""
-    wanted = module.state_dict()
-    given = {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTERS)}
-    missing = [name for name in wanted if name not in given and not name.endswith(_COUNTERS)]
-    unexpected = [name for name in given if name not in wanted]
-    misshapen = [
-        name
-        for name, tensor in given.items()
-        if name in wanted and tensor.shape != wanted[name].shape
-    ]
-    where = source.weights.name
-    problems = [
-        *_name_problems(where, "a tensor of the module is missing", missing, unexpected),
-        *_name_problems(where, "a tensor has no place in the module", unexpected, missing),
-        *(
-            Problem(
-                where=f"{where}: {name}",
-                what="the shape is another than the module's",
-                expected=str(tuple(wanted[name].shape)),
-                found=str(tuple(given[name].shape)),
-                remedy="build the module at the checkpoint's widths: a factory may take the "
-                "checkpoint's shapes as its one argument",
-            )
-            for name in misshapen[:_SHOWN]
-        ),
-    ]
-    problems += [
-        Problem(
-            where=f"{where}: {name}",
-            what="the tensor holds NaN or infinity",
-            expected="finite numbers",
-            found=f"{int((~tensor.isfinite()).sum())} of {tensor.numel()}",
-            remedy="take a checkpoint from before the training diverged",
-        )
-        for name, tensor in given.items()
-        if tensor.is_floating_point() and not tensor.isfinite().all()
-    ][:_SHOWN]
-    if problems:
-        raise ConfigurationError(*problems)
-    module.load_state_dict(given, strict=False)
-
-
-def _name_problems(
-    where: str, what: str, names: Sequence[str], others: Sequence[str]
-) -> list[Problem]:
-    problems = []
-    for name in names[:_SHOWN]:
-        close = closest_names(name, others)
-        problems.append(
-            Problem(
-                where=f"{where}: {name}",
-                what=what,
-                found=f"the closest is {close[0]!r}" if close else None,
-                remedy="make factory and weights those of one model",
-            )
-        )
-    if len(names) > _SHOWN:
-        rest = f"{what}; {len(names) - _SHOWN} more of this kind"
-        problems.append(Problem(where=where, what=rest, remedy="see above"))
-    return problems

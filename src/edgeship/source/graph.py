@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from edgeship.errors import ExportFailed, Problem
 from edgeship.source.model import example_inputs
+from edgeship.source.onnx_file import read_onnx
+from edgeship.source.onnx_graph import canonical_proto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,12 +43,17 @@ class Graph:
 def graph_from_model(model: Model, file: Path) -> Graph:
     """Export `model` to `file`: BatchNorm folded, names frozen, metadata free of local paths.
 
+    A model that was given as an `.onnx` file is brought into the same form.
+
     Raises:
         ExportFailed: torch.export or torch.onnx refuses the module, or the result is not canonical.
     """
     import onnx
 
-    proto = _export(model)
+    if model.original is None:
+        proto = _export(model)
+    else:
+        proto = canonical_proto(read_onnx(model.original), model.contract.inputs, OPSET)
     _canonicalise(proto)
     try:
         onnx.checker.check_model(proto, full_check=True)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeship.contract import Contract, TensorSpec
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.project import FactorySource, ModelSection
+from edgeship.source.checkpoint import check_weights
 from edgeship.source.encoder import load_encoder
 from edgeship.source.factory_module import load_factory_module
+from edgeship.source.onnx_file import OpenSession, load_onnx
+from edgeship.source.program import load_program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +23,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A float32 torch module in evaluation mode, and what goes in and comes out."""
+    """A float32 torch module in evaluation mode, and what goes in and comes out.
+
+    Attributes:
+        original: The `.onnx` file that the module only runs; None where it can be exported.
+        notes: Lines for people: what was chosen, left out or put together to load it.
+    """
 
     module: nn.Module
     contract: Contract
+    original: Path | None = None
+    notes: tuple[str, ...] = ()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name, shapes as in the contract."""
@@ -36,25 +47,42 @@ class Model:
         return {name: tensors[key].numpy() for name, key in zip(names, tensors, strict=True)}
 
 
-def load_model(section: ModelSection) -> Model:
+def load_model(section: ModelSection, open_session: OpenSession | None = None) -> Model:
     """Load the module of a project and derive its contract.
 
     Called within `project_imports`.
 
+    Args:
+        section: Of the project.
+        open_session: Opens an `.onnx` file to run it; needed where the source is one.
+
     Raises:
         ConfigurationError: Source and inputs do not fit together, or cannot be loaded.
-        IntegrityRefused: See `read_checkpoint`.
+        IntegrityRefused: The file would run code, or is not what it claims to be.
     """
     specs = section.input_specs()
     source = section.source
+    original: Path | None = None
+    notes: tuple[str, ...] = ()
     if isinstance(source, FactorySource):
-        module = load_factory_module(source)
+        module, notes = load_factory_module(source)
         where = f"{source.factory.file.name}:{source.factory.attribute}"
+        module = module.eval()
+    elif source.kind == "program":
+        module = load_program(source.path, specs)
+        where = str(source.path)
+    elif source.kind == "onnx":
+        assert open_session is not None  # the pipeline knows a runtime
+        module = load_onnx(source.path, specs, open_session)
+        where, original = str(source.path), source.path
     else:
+        check_weights(source.path)
         module = load_encoder(source.path, section.output, tuple(spec.name for spec in specs))
         where = str(source.path)
-    module = module.eval().requires_grad_(requires_grad=False)
-    return Model(module=module, contract=_derive_contract(module, section, where))
+        module = module.eval()
+    module = module.requires_grad_(requires_grad=False)
+    contract = _derive_contract(module, section, where)
+    return Model(module=module, contract=contract, original=original, notes=notes)
 
 
 def example_inputs(contract_inputs: Sequence[TensorSpec]) -> tuple[Tensor, ...]:
