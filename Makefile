@@ -44,6 +44,8 @@ bench: $(READY)
 	$(BIN)/python tools/bench/latency.py
 	$(BIN)/python tools/bench/calibration.py
 	$(BIN)/python tools/bench/startup.py
+	$(BIN)/python tools/bench/transformer.py
+	$(BIN)/python tools/bench/inspect_memory.py
 
 # torch goes first: with it present, nothing pulls in another build of it
 $(READY): pyproject.toml

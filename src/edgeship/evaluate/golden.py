@@ -56,8 +56,11 @@ def write_golden_pack(
     """Write `golden/golden.json` and its tensors below `directory`; the names that were written.
 
     Tolerances of `close` are absolute. Against the artifact on the host: one LSB where the output
-    was quantized, else 1e-4 of its largest magnitude. Against the float model: that, plus the
-    largest difference that the artifact shows on the host in these cases.
+    was quantized; else 1e-4 of its largest magnitude, or what the artifact itself differs from the
+    float model by in these cases, if that is more: where only the inside is quantized, two
+    correct runtimes may round to neighbours, and the outputs then move by that much (MiniLM: by 4 %
+    with and without the runtime's fusions, measured). Against the float model: that, plus the
+    difference.
 
     Raises:
         ExportFailed: An output is NaN or infinite: nothing can be held against it.
@@ -144,8 +147,8 @@ def _expectations(
     output_steps: Mapping[str, float],
 ) -> list[dict[str, object]]:
     peak = max(float(np.abs(item.artifact[tensor]).max(initial=0.0)) for item in cases)
-    own = output_steps.get(tensor, _FLOAT_TOLERANCE * (peak or 1.0))
     apart = max(_difference(item.artifact[tensor], item.reference[tensor]) for item in cases)
+    own = output_steps.get(tensor, max(_FLOAT_TOLERANCE * (peak or 1.0), apart))
     expectations = []
     for kind, values, limit in (
         ("artifact-on-host", case.artifact[tensor], own),

@@ -16,7 +16,7 @@ from edgeship.targets import target_facts
 
 _OBSERVE_VERSION: Final = 2
 _AUDIT_VERSION: Final = 1
-_GOLDEN_VERSION: Final = 1
+_GOLDEN_VERSION: Final = 2
 _REFERENCE_VERSION: Final = 1
 _EVALUATE_VERSION: Final = 2
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
