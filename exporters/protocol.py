@@ -61,6 +61,7 @@ class Lowered:
         contract: Of the float file.
         runtime: Name in `RUNTIMES` of what observes it.
         observed: Names of the tensors whose statistics `emit` may ask for.
+        notes: Lines for people: what was chosen or put together to load the model.
     """
 
     file: Path
@@ -68,6 +69,7 @@ class Lowered:
     contract: Contract
     runtime: str
     observed: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """For the stage cache; the file by its name alone."""
@@ -77,6 +79,7 @@ class Lowered:
             "contract": self.contract.to_json(),
             "runtime": self.runtime,
             "observed": list(self.observed),
+            "notes": list(self.notes),
         }
 
     @classmethod
@@ -88,6 +91,7 @@ class Lowered:
             contract=Contract.from_json(value["contract"]),
             runtime=value["runtime"],
             observed=tuple(value["observed"]),
+            notes=tuple(value["notes"]),
         )
 
 

@@ -31,7 +31,7 @@ class OnnxExporter:
     """Graph -> `model.onnx` for ONNX Runtime."""
 
     tools = Tools(
-        lower_version=1,
+        lower_version=2,
         emit_version=5,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
@@ -60,6 +60,7 @@ class OnnxExporter:
             contract=source.model.contract,
             runtime=RUNTIME,
             observed=observed_tensors(onnx.load(graph.file)),
+            notes=source.model.notes,
         )
 
     def emit(
@@ -108,7 +109,7 @@ def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
 
 
 def _prove(file: Path, source: Source) -> None:
-    """Run the probes through torch and ONNX Runtime and compare every output.
+    """Run the probes through the model and the Graph and compare every output.
 
     Raises:
         ExportFailed: They differ by more than 1e-4 of the output's largest magnitude.
@@ -125,7 +126,7 @@ def _prove(file: Path, source: Source) -> None:
             if not difference <= _TOLERANCE:
                 problem = Problem(
                     where=f"graph: output {name!r}, sample {index}",
-                    what="the exported graph computes something else than the torch module",
+                    what="the exported graph computes something else than the model",
                     expected=f"a difference of at most {_TOLERANCE:g} of the largest magnitude",
                     found=f"{difference:.2g}",
                     remedy="look for randomness or data-dependent branches in the module",

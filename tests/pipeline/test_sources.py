@@ -14,6 +14,8 @@ from edgeship.cli import main
 from edgeship.source.imports import project_imports
 from edgeship.vocabulary import Metric
 
+pytestmark = pytest.mark.slow
+
 WEIGHTS = 'factory = "model.py:build"\nweights = "bright.safetensors"'
 
 
@@ -105,3 +107,13 @@ def test_a_program_that_would_run_code_ends_the_build_with_exit_9(
         archive.writestr("m/data/constants/opaque_obj_0", b"cos\nsystem\n(S'true'\ntR.")
     assert main(["build", "--quiet", "--project", str(toml)]) == 9
     assert "opaque_obj_0" in capsys.readouterr().err
+
+
+def test_what_was_done_to_load_the_weights_is_in_the_manifest(project: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = project / "bright.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+    assert main(["build", "--quiet", "--project", str(project / "edgeship.toml")]) == 0
+    notes = read_artifact(project / "build/raspberry-pi-4/onnx-int8").manifest.notes
+    assert any("float16" in note or "F16" in note or "half" in note for note in notes), notes

@@ -253,7 +253,7 @@ class _Builder:
             tools=package_versions(exporter.tools.packages),
             contract=payload.contract,
             requires=payload.requires,
-            notes=(*payload.notes, *notes),
+            notes=(*lowered.notes, *payload.notes, *notes),
         )
         destination = self._workspace.artifact_directory(
             item.target.name, item.format, item.recipe.precision
@@ -305,10 +305,7 @@ class _Builder:
         from edgeship.source.model import load_model
 
         self._project_imports  # noqa: B018 - opened for the factory
-        model = load_model(self._project.model, load_runtime("onnxruntime").open)
-        for note in model.notes:
-            self._story.say(note)
-        return model
+        return load_model(self._project.model, load_runtime("onnxruntime").open)
 
     @cached_property
     def _project_imports(self) -> ProjectImports:
