@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edgeship.budget import worst_exit_code, worst_verdict
 from edgeship.errors import EdgeshipError, ExitCode, Problem
 from edgeship.evidence import Evidence, best_evidence
-from edgeship.pipeline.build import Outcome
+from edgeship.pipeline.outcome import Outcome
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.status import StageStatus
 from edgeship.quantities import text_from_bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from edgeship.artifact import MANIFEST_NAME, Artifact, read_artifact
 from edgeship.errors import EdgeshipError, IntegrityRefused, Problem, RequirementMissing
 from edgeship.evidence import best_evidence
-from edgeship.pipeline.build import Outcome, judge
 from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.outcome import Outcome, judge
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, open_workspace
 
