@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TEXT_SUFFIXES: Final = frozenset({".txt", ".jsonl"})
-_TOKENIZER_NAME: Final = "tokenizer.json"
+TOKENIZER_NAME: Final = "tokenizer.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ def open_tokenizer(section: TextSection) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
-    file = section.tokenizer / _TOKENIZER_NAME
+    file = section.tokenizer / TOKENIZER_NAME
     try:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # the vendor raises Exception itself

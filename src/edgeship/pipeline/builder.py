@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import edgeship
 from edgeship.artifact import Artifact, Manifest, read_artifact
+from edgeship.calibration.texts import TOKENIZER_NAME
 from edgeship.errors import EdgeshipError, Problem, RequirementMissing
 from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Exporter, Lowered
@@ -21,10 +22,11 @@ from edgeship.pipeline.health import absent_packages
 from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
 from edgeship.pipeline.outcome import Outcome, judge
 from edgeship.pipeline.plan import Plan, PlannedArtifact
-from edgeship.pipeline.seal import gather_files, seal
+from edgeship.pipeline.seal import gather_companions, gather_files, seal
 from edgeship.pipeline.workspace import Workspace, package_versions
 from edgeship.runtimes.protocol import load_runtime
 from edgeship.story import Progress, Story
+from edgeship.vocabulary import Role
 
 if TYPE_CHECKING:
     from edgeship.source.imports import ProjectImports
@@ -172,8 +174,10 @@ class Builder:
     ) -> Artifact:
         payload = stages.read_payload(emitted)
         names = stages.read_golden(golden)
-        labels = self._project.model.labels
-        files = gather_files(emitted, payload, golden, names, labels)
+        model = self._project.model
+        tokenizer = None if model.text is None else model.text.tokenizer / TOKENIZER_NAME
+        files = gather_files(emitted, payload, golden, names)
+        files |= gather_companions({Role.LABELS: model.labels, Role.TOKENIZER: tokenizer})
         manifest = Manifest(
             edgeship=edgeship.__version__,
             target=item.target.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeship.artifact import (
@@ -21,17 +22,24 @@ from edgeship.vocabulary import Role
 
 
 def gather_files(
-    emitted: Path, payload: Payload, golden: Path, golden_names: list[str], labels: Path | None
+    emitted: Path, payload: Payload, golden: Path, golden_names: list[str]
 ) -> dict[Path, ArtifactFile]:
-    """What an artifact will consist of, described, by where it is now."""
+    """The model and its golden pack, described, by where they are now."""
     files = {
         emitted / name: describe_file(emitted, name, role) for name, role in payload.files.items()
     }
     for name in golden_names:
         files[golden / name] = describe_file(golden, name, Role.GOLDEN)
-    if labels is not None:
-        files[labels] = describe_file(labels.parent, labels.name, Role.LABELS)
     return files
+
+
+def gather_companions(paths: Mapping[Role, Path | None]) -> dict[Path, ArtifactFile]:
+    """Files of the project that go along, where there are any: labels, tokenizer."""
+    return {
+        path: describe_file(path.parent, path.name, role)
+        for role, path in paths.items()
+        if path is not None
+    }
 
 
 def seal(files: dict[Path, ArtifactFile], manifest: Manifest, destination: Path) -> bool:

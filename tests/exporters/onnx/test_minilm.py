@@ -78,6 +78,7 @@ def test_minilm_keeps_its_embeddings_in_every_precision(tmp_path: Path) -> None:
         manifest = outcome.artifact.manifest
         cosines[precision] = manifest.evidence[0].metrics[Metric.COSINE_MEAN]
         notes[precision] = manifest.notes
+        assert "tokenizer.json" in {item.name for item in manifest.files}
         file = outcome.artifact.directory / "model.onnx"
         sizes[precision] = file.stat().st_size / 1e6
         onnx.checker.check_model(onnx.load(file), full_check=True)
