@@ -31,7 +31,7 @@ def write_file(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException:  # also an interrupt must not leave the half-written file
         Path(name).unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
@@ -68,7 +68,7 @@ def install_directory(new: Path, destination: Path) -> None:
         destination.rename(aside)
         try:
             new.rename(destination)
-        except BaseException:
+        except BaseException:  # also an interrupt must put the old one back
             aside.rename(destination)
             raise
         _remove(aside)
