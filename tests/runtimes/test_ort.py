@@ -15,7 +15,6 @@ from torch import nn
 
 from edgeship.errors import ExportFailed
 from edgeship.runtimes.ort import OrtRuntime
-from edgeship.runtimes.protocol import RUNTIMES, load_runtime
 
 TEXT = """
 <ir_version: 8, opset_import: ["" : 18]>
@@ -56,13 +55,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def image() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((1, 2, 5, 5)).astype(np.float32)
-
-
-@pytest.mark.parametrize("name", RUNTIMES)
-def test_every_runtime_of_the_table_loads(name: str) -> None:
-    runtime = load_runtime(name)
-    assert callable(runtime.open)
-    assert callable(runtime.observe)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

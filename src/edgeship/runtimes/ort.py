@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeship.errors import ExportFailed, Problem
+from edgeship.runtimes.protocol import installed_version, runtime_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,10 @@ class OrtSession:
 
 class OrtRuntime:
     """The package `onnxruntime`."""
+
+    def version(self) -> str | None:
+        """See `Runtime.version`."""
+        return installed_version(runtime_package("onnxruntime"))
 
     def open(self, file: Path, *, threads: int = 1) -> OrtSession:
         """See `Runtime.open`."""

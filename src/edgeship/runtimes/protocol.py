@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from edgeship.errors import UnknownName
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,21 +28,99 @@ class Session(Protocol):
 class Runtime(Protocol):
     """Runs files of one kind on this host."""
 
-    def open(self, file: Path, *, threads: int = 1) -> Session:
-        """Load a file as an application would; raises ExportFailed if the runtime refuses it."""
+    def version(self) -> str | None:
+        """Version of the package that would run a file; None where this host has none."""
         ...
+
+    def open(self, file: Path, *, threads: int = 1) -> Session:
+        """Load a file as an application would; raises ExportFailed if the runtime refuses it.
+
+        Raises:
+            RequirementMissing: This host has no such runtime.
+        """
+        ...
+
+
+class Observer(Protocol):
+    """A runtime that shows what is inside of a float file."""
 
     def observe(self, file: Path, names: Sequence[str]) -> AbstractContextManager[Session]:
-        """A session that yields the tensors `names` inside of a float file."""
+        """A session that yields the tensors `names` inside of a float file; inputs are left out."""
         ...
 
 
-RUNTIMES: Final[Mapping[str, str]] = {"onnxruntime": "edgeship.runtimes.ort:OrtRuntime"}
-"""Distribution name -> "module:class"; importing one imports its vendor package when it is used."""
+@dataclass(frozen=True, kw_only=True)
+class RuntimeEntry:
+    """One runtime, by name alone: importing its module imports no vendor package.
+
+    Attributes:
+        implementation: "module:class".
+        package: Distribution that holds it.
+        is_observer: Whether the class is an `Observer` too.
+    """
+
+    implementation: str
+    package: str
+    is_observer: bool
+
+
+RUNTIMES: Final[Mapping[str, RuntimeEntry]] = {
+    "onnxruntime": RuntimeEntry(
+        implementation="edgeship.runtimes.ort:OrtRuntime",
+        package="onnxruntime",
+        is_observer=True,
+    ),
+    "litert": RuntimeEntry(
+        implementation="edgeship.runtimes.litert:LiteRtRuntime",
+        package="ai-edge-litert",
+        is_observer=True,
+    ),
+    "tflite_runtime": RuntimeEntry(
+        implementation="edgeship.runtimes.tflite_runtime:TfliteRuntime",
+        package="tflite-runtime",
+        is_observer=False,
+    ),
+}
+"""By the names that manifests use."""
 
 
 def load_runtime(name: str) -> Runtime:
-    """The runtime of a distribution name in `RUNTIMES`."""
-    module, _, attribute = RUNTIMES[name].partition(":")
-    runtime: Runtime = getattr(importlib.import_module(module), attribute)()
+    """The runtime of that name; raises UnknownName."""
+    runtime: Runtime = _make(_entry(name))
     return runtime
+
+
+def load_observer(name: str) -> Observer:
+    """The runtime of that name, for observing; raises UnknownName where it cannot."""
+    entry = _entry(name)
+    if not entry.is_observer:
+        choices = [key for key, item in RUNTIMES.items() if item.is_observer]
+        raise UnknownName(
+            kind="runtime that observes tensors", name=name, choices=choices, where="runtimes"
+        )
+    observer: Observer = _make(entry)
+    return observer
+
+
+def runtime_package(name: str) -> str:
+    """Distribution of the runtime of that name, as pip calls it; raises UnknownName."""
+    return _entry(name).package
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a distribution in this environment; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _entry(name: str) -> RuntimeEntry:
+    if name not in RUNTIMES:
+        raise UnknownName(kind="runtime", name=name, choices=RUNTIMES, where="runtimes")
+    return RUNTIMES[name]
+
+
+def _make(entry: RuntimeEntry) -> Any:  # noqa: ANN401 - the table says which protocols it has
+    module, _, attribute = entry.implementation.partition(":")
+    return getattr(importlib.import_module(module), attribute)()

@@ -1,0 +1,1 @@
+"""TFLite files: float by litert-torch, integers by ai-edge-quantizer with our ranges."""
