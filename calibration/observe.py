@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeship.calibration.statistics import TensorStatistics, empty_statistics
 from edgeship.errors import ConfigurationError, Problem
+from edgeship.vocabulary import Layout
 
 Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 """Inputs by name to every observed tensor by name, for one sample."""
@@ -26,12 +27,17 @@ class Observed:
     tensors: Mapping[str, np.ndarray]
 
 
-def observe(samples: Iterator[tuple[str, Mapping[str, np.ndarray]]], run: Run) -> Statistics:
+def observe(
+    samples: Iterator[tuple[str, Mapping[str, np.ndarray]]],
+    run: Run,
+    layout: Layout = Layout.NCHW,
+) -> Statistics:
     """Statistics of every float tensor that `run` yields, over all samples in their order.
 
     Args:
         samples: Name and inputs of each, in digest order; consumed one at a time.
         run: Runs one sample; the inputs themselves are observed too.
+        layout: Axis order of images in the file that `run` runs.
 
     Returns:
         Statistics by tensor name.
@@ -47,9 +53,9 @@ def observe(samples: Iterator[tuple[str, Mapping[str, np.ndarray]]], run: Run) -
         stack.append(Observed(name=name, tensors=tensors))
         held += sum(tensor.nbytes for tensor in tensors.values())
         if held >= _STACK_BYTES:
-            _take_in(statistics, stack)
+            _take_in(statistics, stack, layout)
             stack, held = [], 0
-    _take_in(statistics, stack)
+    _take_in(statistics, stack, layout)
     if not statistics:
         problem = Problem(
             where="calibration",
@@ -65,22 +71,23 @@ def observe(samples: Iterator[tuple[str, Mapping[str, np.ndarray]]], run: Run) -
 Statistics = dict[str, TensorStatistics]
 
 
-def channel_axis(rank: int) -> int:
-    """Axis of the channels of an activation with its batch axis first: 1 for images, else last.
+def channel_axis(rank: int, layout: Layout = Layout.NCHW) -> int:
+    """Axis of the channels of an activation with its batch axis first.
 
-    ONNX operators take images as N, C, H, W; everything of lower rank ends in its features.
+    ONNX operators take images as N, C, H, W, those of TFLite as N, H, W, C; everything of lower
+    rank ends in its features.
     """
-    return 1 if rank >= 4 else max(rank - 1, 0)
+    return 1 if rank >= 4 and layout is Layout.NCHW else max(rank - 1, 0)
 
 
-def _take_in(statistics: Statistics, stack: Sequence[Observed]) -> None:
+def _take_in(statistics: Statistics, stack: Sequence[Observed], layout: Layout) -> None:
     if not stack:
         return
     for name, first in stack[0].tensors.items():
         if first.dtype != np.float32:
             continue
         values = np.stack([observed.tensors[name] for observed in stack])
-        axis = 1 + channel_axis(first.ndim)
+        axis = 1 + channel_axis(first.ndim, layout)
         if first.ndim == 0:
             values = values[:, np.newaxis]
         if name not in statistics:

@@ -12,7 +12,7 @@ from edgeship.contract import Contract
 from edgeship.errors import Problem
 from edgeship.project import ModelSection, Rule
 from edgeship.targets import Target
-from edgeship.vocabulary import Role
+from edgeship.vocabulary import Layout, Role
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,10 @@ class Lowered:
         contract: Of the float file.
         runtime: Name in `RUNTIMES` of what observes it.
         observed: Names of the tensors whose statistics `emit` may ask for.
+        layout: Axis order of images inside of the file.
         notes: Lines for people: what was chosen or put together to load the model.
+        labels: The lines of the labels file, for formats that carry them inside; the pipeline
+            hands them to `emit`, they are no part of the file.
     """
 
     file: Path
@@ -69,7 +72,9 @@ class Lowered:
     contract: Contract
     runtime: str
     observed: tuple[str, ...]
+    layout: Layout = Layout.NCHW
     notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, object]:
         """For the stage cache; the file by its name alone."""
@@ -79,6 +84,7 @@ class Lowered:
             "contract": self.contract.to_json(),
             "runtime": self.runtime,
             "observed": list(self.observed),
+            "layout": str(self.layout),
             "notes": list(self.notes),
         }
 
@@ -91,6 +97,7 @@ class Lowered:
             contract=Contract.from_json(value["contract"]),
             runtime=value["runtime"],
             observed=tuple(value["observed"]),
+            layout=Layout(value["layout"]),
             notes=tuple(value["notes"]),
         )
 

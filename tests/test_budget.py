@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.artifact import ArtifactFile, Manifest, Requirements
+from edgeship.artifact import ArtifactFile, Manifest, Requirements, RuntimeNeed
 from edgeship.budget import (
     Budget,
     Judgement,
@@ -188,6 +188,45 @@ def test_accuracy_without_its_metric_is_unmeasured(
     (judgement,) = judge_artifact(_manifest(*evidence), budget, metric=metric)
     assert judgement.verdict is Verdict.UNMEASURED
     assert judgement.exit_code is ExitCode.OK
+
+
+def _evidence_in(runtime: str, **changes: object) -> Evidence:
+    where = {"runtime": runtime, "version": "2.0"}
+    return replace(_evidence(PERFECT), where=where, **changes)  # type: ignore[arg-type]
+
+
+def _needs(*runtimes: str) -> Requirements:
+    return Requirements(any_of=tuple(RuntimeNeed(runtime=name, min="1") for name in runtimes))
+
+
+def test_a_file_that_is_right_in_one_runtime_and_wrong_in_another_fails() -> None:
+    wrong = _evidence_in("tflite-runtime", metrics=PERFECT | {Metric.TOP1: 0.1})
+    for evidence in ((_evidence_in("ai-edge-litert"), wrong), (wrong, _evidence_in("a"))):
+        budget = Budget(accuracy_drop=0.01)
+        judgements = judge_artifact(_manifest(*evidence), budget, metric="top1")
+        failed = [item for item in judgements if item.verdict is Verdict.FAIL]
+        (judgement,) = failed
+        assert "tflite-runtime 2.0" in judgement.detail
+        assert judgement.exit_code is ExitCode.ACCURACY
+
+
+def test_a_runtime_that_ran_nothing_is_unmeasured_by_name() -> None:
+    manifest = replace(
+        _manifest(_evidence_in("ai-edge-litert")), requires=_needs("litert", "tflite_runtime")
+    )
+    packages = {"litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+    judgements = judge_artifact(manifest, Budget(), metric="top1", packages=packages)
+    *passed, judgement = judgements
+    assert {item.verdict for item in passed} == {Verdict.PASS}
+    assert judgement.verdict is Verdict.UNMEASURED
+    assert judgement.detail.startswith("accuracy in tflite_runtime was not measured")
+    assert judgement.exit_code is ExitCode.OK
+
+
+def test_a_stand_in_in_another_runtime_does_not_count_beside_the_own_one() -> None:
+    wrong = _evidence_in("other", stand_in=True, metrics=PERFECT | {Metric.TOP1: 0.1})
+    judgements = judge_artifact(_manifest(_evidence_in("own"), wrong), Budget(), metric="top1")
+    assert {judgement.verdict for judgement in judgements} == {Verdict.PASS}
 
 
 OFF = Budget(is_accuracy_judged=False)

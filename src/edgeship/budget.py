@@ -8,7 +8,7 @@ from typing import Final
 
 from edgeship.artifact import Manifest
 from edgeship.errors import ExitCode
-from edgeship.evidence import Evidence, best_evidence
+from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.quantities import text_from_bytes
 from edgeship.vocabulary import Metric, Place, Verdict
 
@@ -20,6 +20,9 @@ DEFAULT_COSINE: Final = 0.99
 """DESIGN: the default gate on the mean cosine with the float model's outputs."""
 _ROUNDING: Final = 1e-9
 """Fractions of sample counts differ from their decimal limit by less than this in float64."""
+
+
+_SAME_NAMES: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +69,25 @@ class Judgement:
 
 
 def judge_artifact(
-    manifest: Manifest, budget: Budget, *, metric: str, is_companion: bool = False
+    manifest: Manifest,
+    budget: Budget,
+    *,
+    metric: str,
+    packages: Mapping[str, str] = _SAME_NAMES,
+    is_companion: bool = False,
 ) -> list[Judgement]:
-    """Hold one artifact against a budget.
+    """Hold one artifact against a budget, by what was measured in each of its runtimes.
 
     Args:
         manifest: With the evidence to judge by.
         budget: The target's.
         metric: The project's evaluation metric: top1, agreement or cosine.
+        packages: What evidence calls the runtimes of `requires.any_of`, by their names there,
+            where it is something else.
         is_companion: True for the fp32 file that is built beside an int8 one only to compare with:
             the limits on what ships (size, latency, memory) are then not its own.
     """
-    judgements = list(_judge_accuracy(manifest, budget, metric))
+    judgements = list(_judge_accuracy(manifest, budget, metric, packages))
     judgements += _judge_worst_class(manifest, budget)
     if not is_companion:
         judgements += _judge_size(manifest, budget)
@@ -120,16 +130,8 @@ def _judge_size(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:
         yield _pass("size", f"size {found} of {limit}")
 
 
-def _judge_accuracy(manifest: Manifest, budget: Budget, metric: str) -> Iterator[Judgement]:
-    if not budget.is_accuracy_judged:
-        return
-    needed = _accuracy_metrics(budget, metric)
-    evidence = best_evidence(
-        tuple(item for item in manifest.evidence if needed <= item.metrics.keys())
-    )
-    if evidence is None:
-        yield _unmeasured("accuracy", "accuracy was not measured", budget)
-        return
+def judge_evidence(evidence: Evidence, budget: Budget, metric: str) -> Iterator[Judgement]:
+    """Hold the accuracy that was measured once against the budget, or the default gate."""
     if budget.accuracy_drop is not None:
         yield _judge_drop(evidence, metric, budget.accuracy_drop)
     elif metric == Metric.TOP1:
@@ -139,6 +141,27 @@ def _judge_accuracy(manifest: Manifest, budget: Budget, metric: str) -> Iterator
         yield _judge_floor(evidence, Metric.AGREEMENT, DEFAULT_AGREEMENT)
     else:
         yield _judge_floor(evidence, Metric.COSINE_MEAN, DEFAULT_COSINE)
+
+
+def _judge_accuracy(
+    manifest: Manifest, budget: Budget, metric: str, packages: Mapping[str, str]
+) -> Iterator[Judgement]:
+    """In each runtime by itself: a file may be right in one and wrong in another."""
+    if not budget.is_accuracy_judged:
+        return
+    needed = _accuracy_metrics(budget, metric)
+    measured = evidence_by_runtime(
+        tuple(item for item in manifest.evidence if needed <= item.metrics.keys())
+    )
+    if not measured:
+        yield _unmeasured("accuracy", "accuracy was not measured", budget)
+        return
+    for evidence in measured.values():
+        yield from judge_evidence(evidence, budget, metric)
+    for need in manifest.requires.any_of:
+        if packages.get(need.runtime, need.runtime) not in measured:
+            detail = f"accuracy in {need.runtime} was not measured: it is not on this host"
+            yield _unmeasured("accuracy", detail, budget)
 
 
 def _accuracy_metrics(budget: Budget, metric: str) -> set[Metric]:
@@ -152,17 +175,19 @@ def _accuracy_metrics(budget: Budget, metric: str) -> set[Metric]:
 def _judge_worst_class(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:
     if budget.class_drop is None:
         return
-    evidence = best_evidence(tuple(item for item in manifest.evidence if item.worst_class))
-    worst = None if evidence is None else evidence.worst_class
-    if worst is None:
+    measured = evidence_by_runtime(tuple(item for item in manifest.evidence if item.worst_class))
+    if not measured:
         yield _unmeasured("class_drop", "accuracy by class was not measured", budget)
-        return
-    detail = f"class {worst.name!r} lost {_points(worst.drop)}, limit {_points(budget.class_drop)}"
-    counted = f"{detail} ({worst.samples} samples)"
-    if worst.drop <= budget.class_drop + _ROUNDING:
-        yield _pass("class_drop", counted)
-    else:
-        yield _fail("class_drop", counted, ExitCode.ACCURACY)
+    for evidence in measured.values():
+        worst = evidence.worst_class
+        assert worst is not None  # chosen so above
+        lost = f"class {worst.name!r} lost {_points(worst.drop)}"
+        detail = f"{lost}, limit {_points(budget.class_drop)}"
+        counted = f"{detail} ({worst.samples} samples, {_where(evidence)})"
+        if worst.drop <= budget.class_drop + _ROUNDING:
+            yield _pass("class_drop", counted)
+        else:
+            yield _fail("class_drop", counted, ExitCode.ACCURACY)
 
 
 def _judge_drop(evidence: Evidence, metric: str, limit: float) -> Judgement:
@@ -181,7 +206,8 @@ def _judge_drop(evidence: Evidence, metric: str, limit: float) -> Judgement:
 
 def _judge_floor(evidence: Evidence, metric: Metric, floor: float) -> Judgement:
     value = evidence.metrics[metric]
-    detail = f"{metric} {value:.4f}, at least {floor} ({evidence.samples} samples)"
+    counted = f"{evidence.samples} samples, {_where(evidence)}"
+    detail = f"{metric} {value:.4f}, at least {floor} ({counted})"
     if not value >= floor - _ROUNDING:  # so that NaN fails
         return _fail(str(metric), detail, ExitCode.ACCURACY)
     return _pass(str(metric), detail)
@@ -221,4 +247,6 @@ def _points(fraction: float) -> str:
 
 
 def _where(evidence: Evidence) -> str:
-    return f"{evidence.place}, stand-in" if evidence.stand_in else str(evidence.place)
+    stand_in = ["stand-in"] if evidence.stand_in else []
+    runtime = [f"{evidence.where[key]}" for key in ("runtime", "version") if key in evidence.where]
+    return ", ".join([str(evidence.place), *stand_in, " ".join(runtime)]).rstrip(", ")

@@ -117,6 +117,21 @@ def best_evidence(evidence: tuple[Evidence, ...]) -> Evidence | None:
     )
 
 
+def evidence_by_runtime(evidence: tuple[Evidence, ...]) -> dict[str, Evidence]:
+    """The best evidence of each runtime, by `where["runtime"]`, in the order of its measuring.
+
+    Evidence of stand-ins counts only where there is no other.
+    """
+    measured = [item for item in evidence if item.metrics]
+    own = [item for item in measured if not item.stand_in] or measured
+    found = {}
+    for name in dict.fromkeys(item.where.get("runtime", "") for item in own):
+        best = best_evidence(tuple(item for item in own if item.where.get("runtime", "") == name))
+        assert best is not None  # the name is that of one of them
+        found[name] = best
+    return found
+
+
 def utc_now() -> str:
     """The time as in `Evidence.at`, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

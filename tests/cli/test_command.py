@@ -34,7 +34,7 @@ def test_json_of_build_and_check_agree(file: str, capsys: pytest.CaptureFixture[
     assert code == built["exit_code"] == 0
     _, checked = run_json(capsys, "check", "-p", file)
     assert checked["artifacts"] == built["artifacts"]
-    assert built["artifacts"][0]["evidence"]["metrics"]["top1"] > 0.9
+    assert built["artifacts"][0]["evidence"][0]["metrics"]["top1"] > 0.9
 
 
 def test_plan_shows_the_stages_that_would_run(

@@ -12,6 +12,7 @@ from edgeship.calibration.samples import LoadedSample
 from edgeship.contract import Contract, Preprocess, TensorSpec
 from edgeship.errors import EdgeshipError, ExitCode
 from edgeship.evaluate.golden import GoldenCase, run_case, write_golden_pack
+from edgeship.evaluate.outputs import Run
 from edgeship.vocabulary import ChannelOrder, Layout
 
 LOGITS = TensorSpec(name="logits", shape=(1, 5))
@@ -66,6 +67,23 @@ def image_sample(spec: TensorSpec, seed: int) -> LoadedSample:
 ARRAYS = Contract(inputs=(X, IDS), outputs=(LOGITS, FEATURES))
 
 
+def golden_case(
+    name: str,
+    sample: LoadedSample,
+    contract: Contract,
+    artifact: Run = artifact,
+    reference: Run = model,
+) -> GoldenCase:
+    return run_case(
+        name,
+        sample,
+        model_inputs=contract.inputs,
+        contract=contract,
+        artifact=artifact,
+        reference=reference,
+    )
+
+
 def write(
     directory: Path,
     samples: list[LoadedSample],
@@ -74,7 +92,7 @@ def write(
     steps: Mapping[str, float] = STEPS,
 ) -> tuple[list[GoldenCase], dict[str, Any], list[str]]:
     cases = [
-        run_case(f"sample {index}", sample, artifact, model) for index, sample in enumerate(samples)
+        golden_case(f"sample {index}", sample, contract) for index, sample in enumerate(samples)
     ]
     names = write_golden_pack(directory, cases, contract, output_steps=steps)
     pack = json.loads((directory / "golden" / "golden.json").read_bytes())
@@ -205,13 +223,14 @@ def test_the_names_returned_are_all_files_that_were_written(arrays_pack: ArraysP
 
 def test_names_of_files_do_not_come_from_names_of_tensors_or_samples(tmp_path: Path) -> None:
     odd = TensorSpec(name="../logits", shape=(1, 5))
-    case = run_case(
+    contract = Contract(inputs=(X, IDS), outputs=(odd,))
+    case = golden_case(
         "../../etc/passwd",
         array_sample(1),
+        contract,
         lambda inputs: {"../logits": model(inputs)["logits"]},
         lambda inputs: {"../logits": model(inputs)["logits"]},
     )
-    contract = Contract(inputs=(X, IDS), outputs=(odd,))
     write_golden_pack(tmp_path, [case], contract, output_steps={})
     assert [path.name for path in tmp_path.iterdir()] == ["golden"]
 
@@ -289,8 +308,8 @@ def test_an_output_that_is_zero_throughout_still_has_a_limit(tmp_path: Path) -> 
     def silent(_: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"logits": np.zeros((1, 5), np.float32)}
 
-    case = run_case("0", array_sample(1), silent, silent)
     contract = Contract(inputs=(X, IDS), outputs=(LOGITS,))
+    case = golden_case("0", array_sample(1), contract, silent, silent)
     write_golden_pack(tmp_path, [case], contract, output_steps={})
     pack = json.loads((tmp_path / "golden" / "golden.json").read_bytes())
     limits = [entry["compare"]["limit"] for entry in pack["cases"][0]["expect"]]
@@ -299,13 +318,14 @@ def test_an_output_that_is_zero_throughout_still_has_a_limit(tmp_path: Path) -> 
 
 def test_the_difference_of_unsigned_outputs_does_not_wrap(tmp_path: Path) -> None:
     spec = TensorSpec(name="logits", shape=(1, 2), dtype="uint8")
-    case = run_case(
+    contract = Contract(inputs=(X, IDS), outputs=(spec,))
+    case = golden_case(
         "0",
         array_sample(1),
+        contract,
         lambda _: {"logits": np.array([[1, 250]], np.uint8)},
         lambda _: {"logits": np.array([[3, 249]], np.uint8)},
     )
-    contract = Contract(inputs=(X, IDS), outputs=(spec,))
     write_golden_pack(tmp_path, [case], contract, output_steps={"logits": 1.0})
     pack = json.loads((tmp_path / "golden" / "golden.json").read_bytes())
     limits = [entry["compare"]["limit"] for entry in pack["cases"][0]["expect"]]
@@ -321,10 +341,63 @@ def test_outputs_that_are_not_finite_are_refused_by_case_and_output(
         return {**model(inputs), "features/0": np.full((1, 2, 2), bad, np.float32)}
 
     runs = (spoil, model) if culprit == "artifact" else (model, spoil)
-    case = run_case("dog/1.png", array_sample(1), *runs)
+    case = golden_case("dog/1.png", array_sample(1), ARRAYS, *runs)
     with pytest.raises(EdgeshipError) as caught:
         write_golden_pack(tmp_path, [case], ARRAYS, output_steps=STEPS)
     assert caught.value.exit_code is ExitCode.EXPORT_FAILED
     assert "dog/1.png" in str(caught.value)
     assert "'features/0'" in str(caught.value)
     assert culprit in str(caught.value)
+
+
+# Integers
+
+
+def stored_spec(name: str, shape: tuple[int, ...], scale: float, zero_point: int) -> TensorSpec:
+    layout = Layout.NHWC if len(shape) == 4 else None
+    return TensorSpec(
+        name=name, shape=shape, dtype="int8", layout=layout, scale=scale, zero_point=zero_point
+    )
+
+
+def test_integers_are_stored_as_the_file_has_them_and_held_in_steps(tmp_path: Path) -> None:
+    model_input = TensorSpec(name="image", shape=(1, 2, 1, 3), layout=Layout.NCHW)
+    maps = stored_spec("maps", (1, 1, 3, 2), 0.5, -4)
+    contract = Contract(
+        inputs=(stored_spec("image", (1, 1, 3, 2), 0.25, 10),),
+        outputs=(maps, stored_spec("logits", (1, 2), 0.125, 0)),
+    )
+    image = np.arange(6, dtype=np.float32).reshape(1, 2, 1, 3)
+    taken = []
+
+    def stored(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        taken.append(inputs["image"])
+        exact = (inputs["image"].astype(np.float32) - 10) * 0.25
+        maps = (exact / 0.5 - 4).round().astype(np.int8)
+        return {"maps": maps, "logits": np.array([[8, -3]], np.int8)}
+
+    case = run_case(
+        "0",
+        LoadedSample(inputs={"image": image}, pixels=None),
+        model_inputs=(model_input,),
+        contract=contract,
+        artifact=stored,
+        reference=lambda inputs: {
+            "maps": inputs["image"],
+            "logits": np.array([[2.0, -0.375]], np.float32),
+        },
+    )
+    write_golden_pack(tmp_path, [case], contract, output_steps={})
+    pack = json.loads((tmp_path / "golden" / "golden.json").read_bytes())["cases"][0]
+    (entry,) = pack["inputs"]
+    assert (entry["dtype"], entry["shape"]) == ("int8", [1, 1, 3, 2])
+    assert read_tensor(tmp_path, entry).tolist() == [[[[10, 22], [14, 26], [18, 30]]]]
+    assert taken[0].tolist() == read_tensor(tmp_path, entry).tolist()
+    own, real, logits, _ = pack["expect"]
+    assert (own["dtype"], own["compare"]) == ("int8", {"kind": "lsb", "limit": 5})
+    assert read_tensor(tmp_path, own).tolist() == [[[[-4, 2], [-2, 4], [0, 6]]]]
+    assert (real["dtype"], real["shape"]) == ("float32", [1, 1, 3, 2])
+    assert read_tensor(tmp_path, real).tolist() == [[[[0, 3], [1, 4], [2, 5]]]]
+    assert real["compare"] == {"kind": "close", "limit": 2.5}
+    # 8 steps of 0.125 from the float model: as far as that two runtimes may be apart
+    assert logits["compare"] == {"kind": "lsb", "limit": 8}

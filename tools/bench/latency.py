@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for item in comparisons
         ],
         "accuracy": [
-            {"artifact": name_of(item), **item["evidence"]["metrics"]} for item in artifacts
+            {"artifact": name_of(item), **item["evidence"][0]["metrics"]} for item in artifacts
         ],
     }
     lines = [
@@ -160,7 +160,7 @@ def speed_goals(item: Comparison) -> list[Goal]:
 
 def accuracy_goals(artifact: Mapping[str, Any]) -> list[Goal]:
     """Of one artifact: points of top-1 against the float model, and how often the two agree."""
-    metrics = artifact["evidence"]["metrics"]
+    metrics = artifact["evidence"][0]["metrics"]
     change = round(metrics["top1"] - metrics["reference_top1"], 9)  # shares of whole samples
     agreement = metrics["agreement"]
     name = name_of(artifact)
@@ -189,7 +189,7 @@ def latency_lines(comparisons: Sequence[Comparison]) -> list[str]:
 def accuracy_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [("artifact", "kB", "top-1", "float top-1", "agreement", "samples")]
     for artifact in artifacts:
-        evidence = artifact["evidence"]
+        evidence = artifact["evidence"][0]
         metrics = evidence["metrics"]
         shares = [f"{100 * metrics[key]:.2f} %" for key in ("top1", "reference_top1", "agreement")]
         size = f"{artifact['size_bytes'] / 1000:.0f}"

@@ -104,8 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             {
                 "precision": name,
                 "size_bytes": item["size_bytes"],
-                "samples": item["evidence"]["samples"],
-                **item["evidence"]["metrics"],
+                "samples": item["evidence"][0]["samples"],
+                **item["evidence"][0]["metrics"],
             }
             for name, item in artifacts.items()
         ],
@@ -228,7 +228,7 @@ def result_lines(
     rows: list[Sequence[str]] = [("precision", *heads, "texts")]
     for item in timings:
         artifact = artifacts[item.precision]
-        metrics = artifact["evidence"]["metrics"]
+        metrics = artifact["evidence"][0]["metrics"]
         rows.append(
             (
                 item.precision,

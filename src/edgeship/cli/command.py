@@ -37,12 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> Result:
     from edgeship.cli import result
+    from edgeship.cli.catalogue import catalogue
     from edgeship.cli.doctor import doctor
     from edgeship.cli.init import answers_of
     from edgeship.cli.inspect import inspect
 
     if arguments.command == "targets":
-        return result.targets(arguments.name)
+        return catalogue(arguments.name)
     if arguments.command == "inspect":
         return inspect(arguments.checkpoint, teacher=arguments.teacher)
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 
 from edgeship.budget import worst_exit_code, worst_verdict
 from edgeship.errors import EdgeshipError, ExitCode, Problem
-from edgeship.evidence import Evidence, best_evidence
+from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.pipeline.outcome import Outcome
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.status import StageStatus
 from edgeship.quantities import text_from_bytes
-from edgeship.targets import Target, load_target, target_names
 from edgeship.vocabulary import Metric, Verdict
 
 _NOTHING = "-"
@@ -43,26 +42,9 @@ def failure(command: str, error: EdgeshipError) -> Result:
     """A command that was refused."""
     return Result(
         problems=error.problems,
-        value=_value(command, [error.exit_code])
+        value=command_value(command, [error.exit_code])
         | {"problems": [problem.to_json() for problem in error.problems]},
         exit_code=error.exit_code,
-    )
-
-
-def targets(name: str | None) -> Result:
-    """The catalogue, or one row with the source of each fact."""
-    rows = [load_target(item) for item in ([name] if name else target_names())]
-    lines = []
-    if name:
-        lines = [
-            f"{source.key}: {source.url}{f' ({source.note})' if source.note else ''}"
-            for source in rows[0].sources
-        ]
-    return Result(
-        headers=("target", "board", "cpu", "memory", "os", "formats"),
-        rows=[_target_row(target) for target in rows],
-        lines=lines,
-        value=_value("targets", []) | {"targets": [_target_value(target) for target in rows]},
     )
 
 
@@ -95,7 +77,7 @@ def planned(plan: Plan, statuses: Sequence[StageStatus]) -> Result:
         headers=("target", "artifact", "os", "ranges", "rules", "stages to run"),
         rows=rows,
         lines=_companion_lines(plan.artifacts),
-        value=_value("plan", []) | {"artifacts": values},
+        value=command_value("plan", []) | {"artifacts": values},
     )
 
 
@@ -103,7 +85,7 @@ def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None 
     """Artifacts with their evidence and verdicts."""
     codes = [code for outcome in outcomes for code in outcome.exit_codes]
     problems = [p for outcome in outcomes if outcome.error for p in outcome.error.problems]
-    value = _value(command, codes) | {
+    value = command_value(command, codes) | {
         "artifacts": [_outcome_value(outcome) for outcome in outcomes],
         "problems": [problem.to_json() for problem in dict.fromkeys(problems)],
     }
@@ -126,7 +108,7 @@ def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None 
             "evidence",
             "verdict",
         ),
-        rows=[_outcome_row(outcome) for outcome in outcomes],
+        rows=[row for outcome in outcomes for row in _outcome_rows(outcome)],
         lines=lines,
         problems=list(dict.fromkeys(problems)),
         value=value,
@@ -134,54 +116,13 @@ def judged(command: str, outcomes: Sequence[Outcome], *, stages_run: int | None 
     )
 
 
-def _value(command: str, codes: Sequence[ExitCode]) -> dict[str, object]:
+def command_value(command: str, codes: Sequence[ExitCode]) -> dict[str, object]:
+    """What `--json` gives of every command."""
     failed = sorted({int(code) for code in codes if code is not ExitCode.OK})
     return {
         "command": command,
         "exit_code": int(worst_exit_code(codes)),
         "exit_codes": failed,
-    }
-
-
-def _target_row(target: Target) -> tuple[str, ...]:
-    formats = [
-        f"{name} {'/'.join(facts.precisions)}"
-        for name, facts in target.formats.items()
-        if facts.precisions
-    ]
-    return (
-        target.name,
-        target.board,
-        f"{target.cpu.cores} {target.cpu.arch}",
-        f"{target.memory_bytes / 2**30:.0f} GiB",
-        target.os.id,
-        ", ".join(formats),
-    )
-
-
-def _target_value(target: Target) -> dict[str, object]:
-    return {
-        "name": target.name,
-        "board": target.board,
-        "memory_bytes": target.memory_bytes,
-        "cpu": {
-            "arch": str(target.cpu.arch),
-            "cores": target.cpu.cores,
-            "features": list(target.cpu.features),
-        },
-        "gpu": None
-        if target.gpu is None
-        else {"sm": target.gpu.sm, "dla": target.gpu.dla, "precisions": [*target.gpu.precisions]},
-        "os": {"id": target.os.id, "image": target.os.image, "choices": list(target.os_choices)},
-        "formats": {
-            str(name): {
-                "precisions": list(facts.precisions),
-                "runtimes": [f"{item.name} {item.version}" for item in facts.runtimes],
-                "reason": facts.reason,
-            }
-            for name, facts in target.formats.items()
-        },
-        "sources": [{"key": source.key, "url": source.url} for source in target.sources],
     }
 
 
@@ -194,17 +135,21 @@ def _item_value(item: PlannedArtifact) -> dict[str, object]:
     }
 
 
-def _outcome_row(outcome: Outcome) -> tuple[str, ...]:
+def _outcome_rows(outcome: Outcome) -> list[tuple[str, ...]]:
+    """One for each runtime in which the artifact was measured."""
     item, artifact = outcome.item, outcome.artifact
     head = (item.target.name, f"{item.format}-{item.recipe.precision}")
     if artifact is None:
-        return (*head, *(_NOTHING,) * 7, "refused")
-    evidence = best_evidence(artifact.manifest.evidence)
+        return [(*head, *(_NOTHING,) * 7, "refused")]
     size = text_from_bytes(artifact.manifest.size_bytes)
     verdict = str(worst_verdict(outcome.judgements))
-    if evidence is None:
-        return (*head, size, *(_NOTHING,) * 6, verdict)
-    return (*head, size, *_metric_cells(evidence), _describe(evidence), verdict)
+    measured = evidence_by_runtime(artifact.manifest.evidence)
+    if not measured:
+        return [(*head, size, *(_NOTHING,) * 6, verdict)]
+    return [
+        (*head, size, *_metric_cells(evidence), _describe(evidence), verdict)
+        for evidence in measured.values()
+    ]
 
 
 def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
@@ -228,7 +173,8 @@ def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
 
 def _describe(evidence: Evidence) -> str:
     stand_in = ", stand-in" if evidence.stand_in else ""
-    return f"{evidence.rung} on {evidence.place}{stand_in}"
+    runtime = evidence.where.get("runtime")
+    return f"{evidence.rung} on {evidence.place}{stand_in}{f', {runtime}' if runtime else ''}"
 
 
 def _outcome_value(outcome: Outcome) -> dict[str, object]:
@@ -241,7 +187,7 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
             "problems": [problem.to_json() for problem in outcome.error.problems],
         }
     manifest = outcome.artifact.manifest
-    evidence = best_evidence(manifest.evidence)
+    measured = evidence_by_runtime(manifest.evidence)
     return value | {
         "path": str(outcome.artifact.directory),
         "artifact_id": manifest.artifact_id,
@@ -249,7 +195,8 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
         "verdict": str(worst_verdict(outcome.judgements)),
         "exit_code": int(worst_exit_code(outcome.exit_codes)),
         "judgements": [judgement.to_json() for judgement in outcome.judgements],
-        "evidence": None if evidence is None else evidence.to_json(),
+        "advice": outcome.advice,
+        "evidence": [evidence.to_json() for evidence in measured.values()],
         "notes": list(manifest.notes),
     }
 
@@ -259,10 +206,13 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
     for judgement in outcome.judgements:
         if judgement.verdict is not Verdict.PASS:
             yield f"{judgement.verdict}: {outcome.item.name}: {judgement.detail}"
+    if outcome.advice is not None:
+        yield f"instead: {outcome.item.name}: {outcome.advice}"
     if outcome.artifact is not None:
-        evidence = best_evidence(outcome.artifact.manifest.evidence)
-        worst = None if evidence is None else evidence.worst_class
-        if worst is not None and worst.drop > 0:
+        for evidence in evidence_by_runtime(outcome.artifact.manifest.evidence).values():
+            worst = evidence.worst_class
+            if worst is None or worst.drop <= 0:
+                continue
             yield (
                 f"worst class: {outcome.item.name}: {worst.name} {100 * worst.top1:.1f} %, "
                 f"float {100 * worst.reference_top1:.1f} % ({worst.samples} samples)"

@@ -44,5 +44,5 @@ def build(plan: Plan, story: Story, *, skips_bad: bool = False) -> BuildResult:
         builder = Builder(plan, workspace, data, story, stack)
         outcomes = tuple(builder.outcome(item) for item in plan.artifacts)
         workspace.digests.save()
-        workspace.cache.prune(builder.used)
-    return BuildResult(outcomes=outcomes, stages_run=builder.stages_run)
+        workspace.cache.prune(builder.runner.used)
+    return BuildResult(outcomes=outcomes, stages_run=builder.runner.stages_run)

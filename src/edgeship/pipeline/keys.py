@@ -12,7 +12,9 @@ from edgeship.pipeline.cache import StageKey, stage_key
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, package_versions
+from edgeship.runtimes.protocol import load_runtime
 from edgeship.targets import target_facts
+from edgeship.vocabulary import Format
 
 _OBSERVE_VERSION: Final = 2
 _AUDIT_VERSION: Final = 1
@@ -21,12 +23,17 @@ _REFERENCE_VERSION: Final = 1
 _EVALUATE_VERSION: Final = 2
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
 _TARGETED: Final = frozenset({"int8", "dynamic"})
-"""Precisions whose files depend on facts of the target."""
+"""Precisions whose files depend on facts of the target, whatever the format."""
+_LABELLED: Final = frozenset({Format.TFLITE})
+"""Formats whose files hold the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactKeys:
-    """Keys of the stages of one artifact; None where the stage is not needed."""
+    """Keys of the stages of one artifact; None where the stage is not needed.
+
+    `evaluate` is by runtime: of each that the target lists and this host has.
+    """
 
     lower: StageKey
     observe: StageKey | None
@@ -34,7 +41,7 @@ class ArtifactKeys:
     emit: StageKey
     golden: StageKey
     reference: StageKey | None
-    evaluate: StageKey
+    evaluate: Mapping[str, StageKey]
 
     def all(self) -> list[StageKey]:
         """Every key that there is."""
@@ -45,7 +52,7 @@ class ArtifactKeys:
             self.emit,
             self.golden,
             self.reference,
-            self.evaluate,
+            *self.evaluate.values(),
         )
         return [key for key in keys if key is not None]
 
@@ -103,9 +110,8 @@ def artifact_keys(
         observe=None if observe is None else observe.digest,
         ranges=str(item.ranges) if item.is_calibrated else None,
         recipe=item.recipe.to_json(),
-        target=dict(target_facts(item.target, item.format))
-        if item.recipe.precision in _TARGETED
-        else None,
+        target=dict(target_facts(item.target, item.format)) if _is_targeted(item) else None,
+        labels=_labels_sha256(workspace) if item.format in _LABELLED else None,
     )
     golden = stage_key(
         "golden", version=_GOLDEN_VERSION, emit=emit.digest, probes=data.probes_sha256
@@ -121,15 +127,19 @@ def artifact_keys(
             skips_bad=data.skips_bad,
             packages=package_versions((runs, *_SAMPLE_PACKAGES)),
         )
-    evaluate = stage_key(
-        "evaluate",
-        version=_EVALUATE_VERSION,
-        emit=emit.digest,
-        golden=golden.digest,
-        reference=None if reference is None else reference.digest,
-        metric=None if project.evaluation is None else project.evaluation.metric,
-        host=describe_host(),
-    )
+    evaluate = {
+        name: stage_key(
+            "evaluate",
+            version=_EVALUATE_VERSION,
+            runtime={name: runtime_version},
+            emit=emit.digest,
+            golden=golden.digest,
+            reference=None if reference is None else reference.digest,
+            metric=None if project.evaluation is None else project.evaluation.metric,
+            host=describe_host(),
+        )
+        for name, runtime_version in _runtimes(item).items()
+    }
     return ArtifactKeys(
         lower=lower,
         observe=observe,
@@ -139,6 +149,26 @@ def artifact_keys(
         reference=reference,
         evaluate=evaluate,
     )
+
+
+def _is_targeted(item: PlannedArtifact) -> bool:
+    """Whether the files depend on facts of the target."""
+    return item.format is Format.TFLITE or item.recipe.precision in _TARGETED
+
+
+def _labels_sha256(workspace: Workspace) -> str | None:
+    labels = workspace.project.model.labels
+    return None if labels is None else workspace.digests.sha256(labels)
+
+
+def _runtimes(item: PlannedArtifact) -> dict[str, str]:
+    """Versions of the target's runtimes on this host, by name; the first one is always there."""
+    names = [str(fact.name) for fact in item.target.formats[item.format].runtimes]
+    versions = {name: load_runtime(name).version() for name in names}
+    first = names[0]
+    return {first: versions[first] or "absent"} | {
+        name: found for name, found in versions.items() if found is not None
+    }
 
 
 def _model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, object]:

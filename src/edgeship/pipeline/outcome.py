@@ -9,16 +9,21 @@ from edgeship.budget import Judgement, judge_artifact
 from edgeship.errors import EdgeshipError, ExitCode
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.project import Project
+from edgeship.runtimes.protocol import runtime_package
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one planned artifact: the artifact and its judgements, or the error."""
+    """What became of one planned artifact: the artifact and its judgements, or the error.
+
+    `advice` is a line on what would pass where it does not.
+    """
 
     item: PlannedArtifact
     artifact: Artifact | None
     judgements: tuple[Judgement, ...]
     error: EdgeshipError | None
+    advice: str | None = None
 
     @property
     def exit_codes(self) -> list[ExitCode]:
@@ -32,6 +37,13 @@ def judge(project: Project, item: PlannedArtifact, artifact: Artifact) -> tuple[
     """Hold a sealed artifact against its target's budget."""
     metric = "cosine" if project.evaluation is None else project.evaluation.metric
     judgements = judge_artifact(
-        artifact.manifest, item.budget, metric=metric, is_companion=item.is_companion
+        artifact.manifest,
+        item.budget,
+        metric=metric,
+        packages={
+            need.runtime: runtime_package(need.runtime)
+            for need in artifact.manifest.requires.any_of
+        },
+        is_companion=item.is_companion,
     )
     return tuple(judgements)
