@@ -9,6 +9,7 @@ import pytest
 from edgeship.cli import main
 from edgeship.pipeline.health import examine_machine, forecast_build
 from edgeship.project_file import read_project
+from edgeship.runtimes.protocol import TFLITE_RUNTIME_VARIABLE
 from edgeship.vocabulary import Format
 
 
@@ -52,3 +53,14 @@ def test_doctor_without_a_project_says_what_the_machine_has(
     value = json.loads(capsys.readouterr().out)
     assert value["forecast"] is None
     assert value["cores"] >= 1
+
+
+def test_doctor_says_which_runtimes_are_here_and_how_to_get_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(TFLITE_RUNTIME_VARIABLE, str(tmp_path / "no-python"))
+    assert main(["doctor", "-p", str(tmp_path / "edgeship.toml")]) == 0
+    out = capsys.readouterr().out
+    assert "artifacts are measured in onnxruntime 1.31" in out
+    assert "nothing can be measured in tflite_runtime here" in out
+    assert TFLITE_RUNTIME_VARIABLE in out

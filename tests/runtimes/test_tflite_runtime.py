@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from edgeship.errors import ExportFailed, RequirementMissing
-from edgeship.runtimes.tflite_runtime import VARIABLE, TfliteRuntime, TfliteSession
+from edgeship.runtimes.protocol import TFLITE_RUNTIME_VARIABLE as VARIABLE
+from edgeship.runtimes.tflite_runtime import TfliteRuntime, TfliteSession
 
 LITERT: Final = "from ai_edge_litert.interpreter import Interpreter\n"
 """The same interface from this environment: the pipe is tested where TFLite Runtime is not."""

@@ -7,7 +7,13 @@ from pathlib import Path
 
 from edgeship.cli.result import Result
 from edgeship.errors import ExitCode
-from edgeship.pipeline.health import Forecast, FormatHealth, examine_machine, forecast_build
+from edgeship.pipeline.health import (
+    Forecast,
+    FormatHealth,
+    RuntimeHealth,
+    examine_machine,
+    forecast_build,
+)
 from edgeship.project import Project
 from edgeship.project_file import read_project
 from edgeship.quantities import text_from_bytes
@@ -34,6 +40,7 @@ def doctor(file: Path) -> Result:
     lines += [
         f"to install {item.format}: {item.command}" for item in health.formats if item.command
     ]
+    lines += [_runtime_line(item) for item in health.runtimes]
     code = ExitCode.MISSING if lacking else ExitCode.OK
     return Result(
         headers=("format", "state", "packages"),
@@ -48,6 +55,12 @@ def doctor(file: Path) -> Result:
         },
         exit_code=code,
     )
+
+
+def _runtime_line(item: RuntimeHealth) -> str:
+    if item.version is not None:
+        return f"artifacts are measured in {item.name} {item.version}"
+    return f"nothing can be measured in {item.name} here; to change that: {item.remedy}"
 
 
 def _row(item: FormatHealth, *, is_asked: bool) -> tuple[str, str, str]:

@@ -84,11 +84,11 @@ def write_golden_pack(
 
     Tolerances of `close` are absolute, of `lsb` in steps of the stored integers. Against the
     artifact on the host: five steps of stored integers; one step of what was rounded on the way to
-    a float output; else 1e-4 of its largest magnitude; or what the artifact itself differs from the float model by in these cases,
-    if that is more: where the inside is quantized, two correct runtimes may round to neighbours,
-    and the outputs then move by that much (MiniLM in ONNX: by 4 % with and without the runtime's
-    fusions, measured). Against the float model, whose outputs are real numbers: that, plus the
-    difference.
+    a float output; else 1e-4 of its largest magnitude; or what the artifact itself differs from
+    the float model by in these cases, if that is more: where the inside is quantized, two correct
+    runtimes may round to neighbours, and the outputs then move by that much (MiniLM in ONNX: by
+    4 % with and without the runtime's fusions, measured). Against the float model, whose outputs
+    are real numbers: that, plus the difference.
 
     Raises:
         ExportFailed: An output is NaN or infinite: nothing can be held against it.

@@ -13,6 +13,7 @@ from typing import Final
 from edgeship.exporters.registry import EXPORTERS, load_exporter
 from edgeship.pipeline.workspace import open_workspace, package_versions
 from edgeship.project import Project
+from edgeship.runtimes.protocol import RUNTIMES, load_runtime
 from edgeship.vocabulary import Format
 
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -37,6 +38,15 @@ class FormatHealth:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RuntimeHealth:
+    """A runtime that artifacts can be measured in; `version` is None where it is not here."""
+
+    name: str
+    version: str | None
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Forecast:
     """Bytes that a build of the project will need at its peak, against what is free."""
 
@@ -54,6 +64,7 @@ class Health:
     memory_free_bytes: int | None
     disk_free_bytes: int
     formats: tuple[FormatHealth, ...]
+    runtimes: tuple[RuntimeHealth, ...]
 
 
 def examine_machine(directory: Path) -> Health:
@@ -65,6 +76,10 @@ def examine_machine(directory: Path) -> Health:
         memory_free_bytes=_free_memory(),
         disk_free_bytes=shutil.disk_usage(directory).free,
         formats=tuple(_examine_format(format_) for format_ in Format),
+        runtimes=tuple(
+            RuntimeHealth(name=name, version=load_runtime(name).version(), remedy=entry.remedy)
+            for name, entry in RUNTIMES.items()
+        ),
     )
 
 

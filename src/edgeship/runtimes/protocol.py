@@ -57,28 +57,37 @@ class RuntimeEntry:
         implementation: "module:class".
         package: Distribution that holds it.
         is_observer: Whether the class is an `Observer` too.
+        remedy: How this host gets it.
     """
 
     implementation: str
     package: str
     is_observer: bool
+    remedy: str
 
+
+TFLITE_RUNTIME_VARIABLE: Final = "EDGESHIP_TFLITE_RUNTIME"
+"""Environment variable with the path of the Python that has tflite_runtime."""
 
 RUNTIMES: Final[Mapping[str, RuntimeEntry]] = {
     "onnxruntime": RuntimeEntry(
         implementation="edgeship.runtimes.ort:OrtRuntime",
         package="onnxruntime",
         is_observer=True,
+        remedy="pip install 'edgeship[onnx]'",
     ),
     "litert": RuntimeEntry(
         implementation="edgeship.runtimes.litert:LiteRtRuntime",
         package="ai-edge-litert",
         is_observer=True,
+        remedy="pip install 'edgeship[tflite]'",
     ),
     "tflite_runtime": RuntimeEntry(
         implementation="edgeship.runtimes.tflite_runtime:TfliteRuntime",
         package="tflite-runtime",
         is_observer=False,
+        remedy="python3.11 -m venv DIR && DIR/bin/pip install 'tflite-runtime==2.14.0' 'numpy<2', "
+        f"then set {TFLITE_RUNTIME_VARIABLE}=DIR/bin/python",
     ),
 }
 """By the names that manifests use."""

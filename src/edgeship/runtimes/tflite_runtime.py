@@ -23,23 +23,17 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from edgeship.errors import ExportFailed, Problem, RequirementMissing
 from edgeship.runtimes.litert import FileTensor, named_tensors, refused, require_fit
+from edgeship.runtimes.protocol import RUNTIMES, TFLITE_RUNTIME_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
 
-VARIABLE: Final = "EDGESHIP_TFLITE_RUNTIME"
-"""Names the Python that has the runtime."""
-
 _CHILD: Final = Path(__file__).with_name("tflite_child.py")
 _ANSWER_S: Final = 300.0
 """A run takes milliseconds; what is silent for so long hangs."""
 _END_S: Final = 5.0
-_REMEDY: Final = (
-    "make one, python3.11 -m venv DIR && DIR/bin/pip install 'tflite-runtime==2.14.0' 'numpy<2',"
-    f" and set {VARIABLE}=DIR/bin/python"
-)
 
 
 class TfliteSession:
@@ -131,7 +125,7 @@ class TfliteRuntime:
 
 def _python() -> str | None:
     """The Python that has the runtime: the variable's, else this one."""
-    if named := os.environ.get(VARIABLE):
+    if named := os.environ.get(TFLITE_RUNTIME_VARIABLE):
         return named
     return sys.executable if importlib.util.find_spec("tflite_runtime") else None
 
@@ -219,7 +213,7 @@ def _missing(found: str) -> Problem:
     return Problem(
         where="tflite_runtime",
         what="this host cannot run TFLite Runtime",
-        expected=f"a Python with it, named by {VARIABLE}",
+        expected=f"a Python with it, named by {TFLITE_RUNTIME_VARIABLE}",
         found=found,
-        remedy=_REMEDY,
+        remedy=RUNTIMES["tflite_runtime"].remedy,
     )
