@@ -52,6 +52,14 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a file says of itself: the project's name, and the lines of its labels file."""
+
+    name: str = ""
+    labels: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lowered:
     """The float file of a format, on which tensors are observed.
 
@@ -63,8 +71,8 @@ class Lowered:
         observed: Names of the tensors whose statistics `emit` may ask for.
         layout: Axis order of images inside of the file.
         notes: Lines for people: what was chosen or put together to load the model.
-        labels: The lines of the labels file, for formats that carry them inside; the pipeline
-            hands them to `emit`, they are no part of the file.
+        card: For formats that say of themselves what they are; the pipeline hands it to `emit`,
+            it is no part of the file.
     """
 
     file: Path
@@ -74,7 +82,7 @@ class Lowered:
     observed: tuple[str, ...]
     layout: Layout = Layout.NCHW
     notes: tuple[str, ...] = ()
-    labels: tuple[str, ...] | None = None
+    card: Card = Card()
 
     def to_json(self) -> dict[str, object]:
         """For the stage cache; the file by its name alone."""

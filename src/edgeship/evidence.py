@@ -39,6 +39,42 @@ class ClassShare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SpeedShare:
+    """How long an artifact takes against its float file, run in turns on one machine.
+
+    Attributes:
+        float_ratio: CPU time over that of the float file, median; above 1 where it is slower.
+        spread: Lower and upper quartile of that ratio.
+        wall_ratio: The same of wall time, which other processes disturb.
+        outside_delegate: Operators that the runtime's delegate takes in the float file and leaves
+            in the artifact, by name.
+        threads: Of the runtime.
+    """
+
+    float_ratio: float
+    spread: tuple[float, float]
+    wall_ratio: float
+    outside_delegate: Mapping[str, int]
+    threads: int
+
+    def to_json(self) -> dict[str, object]:
+        """As in the manifest."""
+        return {
+            "float_ratio": self.float_ratio,
+            "spread": list(self.spread),
+            "wall_ratio": self.wall_ratio,
+            "outside_delegate": dict(self.outside_delegate),
+            "threads": self.threads,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SpeedShare:
+        """Inverse of `to_json`."""
+        low, high = value["spread"]
+        return cls(**{**value, "spread": (low, high)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One measured fact, as it stands in a manifest.
 
@@ -54,6 +90,7 @@ class Evidence:
         command: The command that obtained it.
         at: When, in UTC (RFC 3339).
         worst_class: The class that lost most against the float model, where classes are known.
+        speed: Against the float file, where that is another one.
     """
 
     rung: Rung
@@ -67,27 +104,33 @@ class Evidence:
     command: str
     at: str
     worst_class: ClassShare | None = None
+    speed: SpeedShare | None = None
 
     def to_json(self) -> dict[str, object]:
         """As in the manifest."""
         worst = {} if self.worst_class is None else {"worst_class": self.worst_class.to_json()}
-        return worst | {
-            "rung": str(self.rung),
-            "place": str(self.place),
-            "stand_in": self.stand_in,
-            "where": dict(self.where),
-            "metrics": {str(key): value for key, value in self.metrics.items()},
-            "samples": self.samples,
-            "ci95": None if self.ci95 is None else list(self.ci95),
-            "data_sha256": self.data_sha256,
-            "command": self.command,
-            "at": self.at,
-        }
+        speed = {} if self.speed is None else {"speed": self.speed.to_json()}
+        return (
+            worst
+            | speed
+            | {
+                "rung": str(self.rung),
+                "place": str(self.place),
+                "stand_in": self.stand_in,
+                "where": dict(self.where),
+                "metrics": {str(key): value for key, value in self.metrics.items()},
+                "samples": self.samples,
+                "ci95": None if self.ci95 is None else list(self.ci95),
+                "data_sha256": self.data_sha256,
+                "command": self.command,
+                "at": self.at,
+            }
+        )
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evidence:
         """Inverse of `to_json`."""
-        ci95, worst = value["ci95"], value.get("worst_class")
+        ci95, worst, speed = value["ci95"], value.get("worst_class"), value.get("speed")
         return cls(
             rung=Rung(value["rung"]),
             place=Place(value["place"]),
@@ -100,6 +143,7 @@ class Evidence:
             command=value["command"],
             at=value["at"],
             worst_class=None if worst is None else ClassShare(**worst),
+            speed=None if speed is None else SpeedShare.from_json(speed),
         )
 
 

@@ -197,9 +197,9 @@ def test_the_vendor_would_print_it(net_file: Path) -> None:
 
 
 def test_what_is_no_banner_is_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
-    from edgeship.runtimes.litert import _without_banner
+    from edgeship.runtimes.litert import without_banner
 
-    with _without_banner():
+    with without_banner():
         os.write(2, b"INFO: Created\nERROR: lost\n")
         assert capfd.readouterr().err == ""
     assert capfd.readouterr().err == "ERROR: lost\n"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeship.budget import worst_exit_code, worst_verdict
 from edgeship.errors import EdgeshipError, ExitCode, Problem
+from edgeship.evaluate.speed import speed_line
 from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.pipeline.outcome import Outcome
 from edgeship.pipeline.plan import Plan, PlannedArtifact
@@ -210,15 +211,30 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
         yield f"instead: {outcome.item.name}: {outcome.advice}"
     if outcome.artifact is not None:
         for evidence in evidence_by_runtime(outcome.artifact.manifest.evidence).values():
-            worst = evidence.worst_class
-            if worst is None or worst.drop <= 0:
-                continue
-            yield (
-                f"worst class: {outcome.item.name}: {worst.name} {100 * worst.top1:.1f} %, "
-                f"float {100 * worst.reference_top1:.1f} % ({worst.samples} samples)"
-            )
+            yield from _evidence_lines(outcome.item, evidence)
         for note in outcome.artifact.manifest.notes:
             yield f"note: {outcome.item.name}: {note}"
+
+
+def _evidence_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
+    """What no column of the table says."""
+    worst, speed = evidence.worst_class, evidence.speed
+    if worst is not None and worst.drop > 0:
+        yield (
+            f"worst class: {item.name}: {worst.name} {100 * worst.top1:.1f} %, "
+            f"float {100 * worst.reference_top1:.1f} % "
+            f"({worst.samples} samples, {evidence.where.get('runtime', evidence.place)})"
+        )
+    if speed is not None:
+        line = speed_line(
+            speed.float_ratio,
+            speed.spread,
+            outside=speed.outside_delegate,
+            where=evidence.where,
+            threads=speed.threads,
+            precision=item.recipe.precision,
+        )
+        yield f"speed: {item.name}: {line}"
 
 
 def _companion_lines(items: Sequence[PlannedArtifact]) -> list[str]:

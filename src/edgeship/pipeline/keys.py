@@ -19,13 +19,14 @@ from edgeship.vocabulary import Format
 _OBSERVE_VERSION: Final = 2
 _AUDIT_VERSION: Final = 1
 _GOLDEN_VERSION: Final = 2
-_REFERENCE_VERSION: Final = 1
+_REFERENCE_VERSION: Final = 2
 _EVALUATE_VERSION: Final = 2
+_SPEED_VERSION: Final = 1
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
 _TARGETED: Final = frozenset({"int8", "dynamic"})
 """Precisions whose files depend on facts of the target, whatever the format."""
-_LABELLED: Final = frozenset({Format.TFLITE})
-"""Formats whose files hold the labels."""
+_CARRYING: Final = frozenset({Format.TFLITE})
+"""Formats whose files hold a card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class ArtifactKeys:
     golden: StageKey
     reference: StageKey | None
     evaluate: Mapping[str, StageKey]
+    speed: StageKey | None
 
     def all(self) -> list[StageKey]:
         """Every key that there is."""
@@ -53,6 +55,7 @@ class ArtifactKeys:
             self.golden,
             self.reference,
             *self.evaluate.values(),
+            self.speed,
         )
         return [key for key in keys if key is not None]
 
@@ -111,7 +114,7 @@ def artifact_keys(
         ranges=str(item.ranges) if item.is_calibrated else None,
         recipe=item.recipe.to_json(),
         target=dict(target_facts(item.target, item.format)) if _is_targeted(item) else None,
-        labels=_labels_sha256(workspace) if item.format in _LABELLED else None,
+        card=_card_facts(workspace) if item.format in _CARRYING else None,
     )
     golden = stage_key(
         "golden", version=_GOLDEN_VERSION, emit=emit.digest, probes=data.probes_sha256
@@ -140,6 +143,17 @@ def artifact_keys(
         )
         for name, runtime_version in _runtimes(item).items()
     }
+    speed = None
+    if item.recipe.precision != "fp32":
+        speed = stage_key(
+            "speed",
+            version=_SPEED_VERSION,
+            emit=emit.digest,
+            lower=lower.digest,
+            probes=data.probes_sha256,
+            runtimes=_runtimes(item),
+            host=describe_host(),
+        )
     return ArtifactKeys(
         lower=lower,
         observe=observe,
@@ -148,6 +162,7 @@ def artifact_keys(
         golden=golden,
         reference=reference,
         evaluate=evaluate,
+        speed=speed,
     )
 
 
@@ -156,9 +171,10 @@ def _is_targeted(item: PlannedArtifact) -> bool:
     return item.format is Format.TFLITE or item.recipe.precision in _TARGETED
 
 
-def _labels_sha256(workspace: Workspace) -> str | None:
-    labels = workspace.project.model.labels
-    return None if labels is None else workspace.digests.sha256(labels)
+def _card_facts(workspace: Workspace) -> dict[str, object]:
+    model = workspace.project.model
+    labels = None if model.labels is None else workspace.digests.sha256(model.labels)
+    return {"name": model.name, "labels": labels}
 
 
 def _runtimes(item: PlannedArtifact) -> dict[str, str]:

@@ -12,7 +12,7 @@ from edgeship.calibration.samples import SampleSet, select_samples
 from edgeship.calibration.table import HEADER_NAME, Table, read_table, write_table
 from edgeship.digests import file_sha256
 from edgeship.evaluate.golden import run_case, write_golden_pack
-from edgeship.exporters.protocol import Exporter, Lowered, Payload, Source
+from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload, Source
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.observation import observe_lowered
 from edgeship.pipeline.plan import PlannedArtifact
@@ -80,11 +80,11 @@ def emit(
     lowered: Lowered,
     ranges: Ranges | None,
     item: PlannedArtifact,
-    labels: tuple[str, ...] | None,
+    card: Card,
     directory: Path,
 ) -> None:
-    """Lowered + Ranges + Recipe + Target -> files; `labels` for formats that hold them."""
-    named = replace(lowered, labels=labels)
+    """Lowered + Ranges + Recipe + Target -> files; `card` for formats that hold one."""
+    named = replace(lowered, card=card)
     payload = exporter.emit(named, ranges, item.recipe, item.target, directory)
     _write_json(directory / _PAYLOAD_NAME, payload.to_json())
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from edgeship.evidence import Evidence
-from edgeship.exporters.protocol import Exporter, Lowered, Payload
+from edgeship.evidence import Evidence, SpeedShare
+from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload
 from edgeship.pipeline import evaluation, stages
 from edgeship.pipeline.audit import audit_samples, read_audit
 from edgeship.pipeline.cache import StageKey
@@ -15,6 +16,7 @@ from edgeship.pipeline.keys import artifact_keys
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.runner import StageRunner, Work
+from edgeship.pipeline.speed import measure_speed, read_speed
 from edgeship.pipeline.workspace import Workspace
 from edgeship.story import Progress
 
@@ -103,7 +105,8 @@ class ArtifactWay:
             if self.statistics is not None:
                 ranges = stages.solve(self.lowered, self.statistics, self.item.ranges)
             labels = evaluation.read_labels(self._project)
-            stages.emit(self.exporter, self.lowered, ranges, self.item, labels, path)
+            card = Card(name=self._project.model.name, labels=labels)
+            stages.emit(self.exporter, self.lowered, ranges, self.item, card, path)
 
         return self._run(self._keys.emit, work)
 
@@ -125,11 +128,23 @@ class ArtifactWay:
     def evidence(self) -> tuple[Evidence, ...]:
         """One measurement in each runtime that can run the files and is on this host."""
         able = {need.runtime for need in self.payload.requires.any_of}
-        return tuple(
-            self._evidence_in(runtime, key)
+        found = {
+            runtime: self._evidence_in(runtime, key)
             for runtime, key in self._keys.evaluate.items()
             if runtime in able
-        )
+        }
+        shared = self.lowered.runtime
+        if self._keys.speed is not None and shared in found:
+            speed = self._speed(self._keys.speed)
+            found[shared] = replace(found[shared], speed=speed)
+        return tuple(found.values())
+
+    def _speed(self, key: StageKey) -> SpeedShare:
+        def work(path: Path, _: Progress) -> None:
+            inputs = self._project.model.input_specs()
+            measure_speed(self.lowered, self.emitted, inputs, self._data, path)
+
+        return read_speed(self._run(key, work))
 
     def _evidence_in(self, runtime: str, key: StageKey) -> Evidence:
         reference = self._reference
@@ -139,7 +154,7 @@ class ArtifactWay:
                 self._project, self.emitted, runtime, reference, self._data, path, progress
             )
 
-        return evaluation.read_evidence(self._run(key, work))
+        return evaluation.read_evidence(self._run(key, work, f" in {runtime}"))
 
     @cached_property
     def _reference(self) -> Path | None:
@@ -152,5 +167,5 @@ class ArtifactWay:
 
         return self._run(self._keys.reference, work)
 
-    def _run(self, key: StageKey, work: Work) -> Path:
-        return self._runner.run(key, self.exporter, self.item.name, work)
+    def _run(self, key: StageKey, work: Work, detail: str = "") -> Path:
+        return self._runner.run(key, self.exporter, f"{self.item.name}{detail}", work)

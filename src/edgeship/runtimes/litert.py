@@ -171,7 +171,7 @@ def _load(file: Path, threads: int, *, is_observed: bool) -> Any:  # noqa: ANN40
     """
     from ai_edge_litert.interpreter import Interpreter
 
-    with _without_banner(), warnings.catch_warnings():
+    with without_banner(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "Enabling `experimental_preserve_all_tensors` ..."
         try:
             interpreter = Interpreter(
@@ -186,7 +186,7 @@ def _load(file: Path, threads: int, *, is_observed: bool) -> Any:  # noqa: ANN40
 
 
 @contextmanager
-def _without_banner() -> Iterator[None]:
+def without_banner() -> Iterator[None]:
     """Keep the vendor's INFO lines off stderr; what else is written meanwhile comes afterwards.
 
     The first XNNPACK delegate of a process prints "INFO: Created TensorFlow Lite XNNPACK delegate
