@@ -11,6 +11,7 @@ from edgeship.vocabulary import Format
 
 EXPORTERS: Final[Mapping[Format, str]] = {
     Format.ONNX: "edgeship.exporters.onnx.exporter:OnnxExporter",
+    Format.TFLITE: "edgeship.exporters.tflite.exporter:TfliteExporter",
 }
 """Format -> "module:class"."""
 
