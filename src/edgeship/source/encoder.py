@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edgeship.errors import ConfigurationError, Problem
+from edgeship.source.quiet import quiet_logs
 from edgeship.vocabulary import Output
 
 if TYPE_CHECKING:
@@ -87,11 +88,12 @@ def load_encoder(directory: Path, output: Output | None, inputs: tuple[str, ...]
 
 def _load(directory: Path, *, is_classifier: bool) -> nn.Module:
     import torch
-    from transformers import AutoModel, AutoModelForSequenceClassification
 
-    kind = AutoModelForSequenceClassification if is_classifier else AutoModel
-    try:
-        with _quiet():
+    with _quiet():  # the model's own code, and what that imports, is imported when it is loaded
+        from transformers import AutoModel, AutoModelForSequenceClassification
+
+        kind = AutoModelForSequenceClassification if is_classifier else AutoModel
+        try:
             model: nn.Module = kind.from_pretrained(
                 directory,
                 local_files_only=True,
@@ -100,21 +102,21 @@ def _load(directory: Path, *, is_classifier: bool) -> nn.Module:
                 dtype=torch.float32,
                 attn_implementation="eager",  # the other forms export guards that never fire
             )
-    except Exception as error:  # the vendor raises many types, from OSError to AttributeError
-        problem = Problem(
-            where=str(directory),
-            what="transformers cannot load the model",
-            expected="config.json and model.safetensors, or shards and their index",
-            found=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
-            remedy="save it with save_pretrained(directory)",
-        )
-        raise ConfigurationError(problem) from error
+        except Exception as error:  # the vendor raises many types, from OSError to AttributeError
+            problem = Problem(
+                where=str(directory),
+                what="transformers cannot load the model",
+                expected="config.json and model.safetensors, or shards and their index",
+                found=f"{type(error).__name__}: {' '.join(str(error).split())}"[:300],
+                remedy="save it with save_pretrained(directory)",
+            )
+            raise ConfigurationError(problem) from error
     return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' reports and progress bars off the user's screen."""
+    """Keep reports and progress bars of transformers and what it imports off the user's screen."""
     from transformers.utils import logging as chatter
 
     had_bars = chatter.is_progress_bar_enabled()
@@ -122,7 +124,8 @@ def _quiet() -> Iterator[None]:
     chatter.disable_progress_bar()  # type: ignore[no-untyped-call]  # the vendor's
     chatter.set_verbosity(logging.ERROR)
     try:
-        yield
+        with quiet_logs():
+            yield
     finally:
         chatter.set_verbosity(level)
         if had_bars:
