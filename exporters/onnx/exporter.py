@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from edgeship.errors import ConfigurationError, ExportFailed, Problem
 from edgeship.exporters.onnx.rules import recipe_problems
+from edgeship.exporters.proof import prove
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
-from edgeship.project import FactorySource, FileSource
-from edgeship.source.encoder import architecture_of, is_causal
-from edgeship.vocabulary import Role
+from edgeship.exporters.sources import module_source_problems
+from edgeship.vocabulary import Format, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy as np
-
     from edgeship.calibration.ranges import Ranges
+    from edgeship.errors import Problem
     from edgeship.targets import Target
 
 _MODEL_NAME: Final = "model.onnx"
 _GRAPH_NAME: Final = "graph.onnx"
-_TOLERANCE: Final = 1e-4
-"""Largest difference from the torch module, relative to the output's largest magnitude; the
-exporter's own was 4e-6 for ResNet-20 and 2e-7 for MiniLM (measured)."""
 
 
 class OnnxExporter:
@@ -32,7 +27,7 @@ class OnnxExporter:
 
     tools = Tools(
         lower_version=2,
-        emit_version=5,
+        emit_version=6,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
     )
@@ -41,7 +36,7 @@ class OnnxExporter:
         """See `Exporter.problems`."""
         target = request.target
         where = f"edgeship.toml: targets.{target.name}.onnx"
-        yield from _source_problems(request.model.source)
+        yield from module_source_problems(request.model.source, Format.ONNX, takes_onnx=True)
         yield from recipe_problems(request.recipe, where)
 
     def lower(self, source: Source, directory: Path) -> Lowered:
@@ -50,10 +45,11 @@ class OnnxExporter:
 
         from edgeship.exporters.onnx.activations import observed_tensors
         from edgeship.exporters.onnx.shipping import RUNTIME
+        from edgeship.runtimes.protocol import load_runtime
         from edgeship.source.graph import graph_from_model
 
         graph = graph_from_model(source.model, directory / _GRAPH_NAME)
-        _prove(graph.file, source)
+        prove(load_runtime(RUNTIME).open(graph.file), source, where="graph")
         return Lowered(
             file=graph.file,
             sha256=graph.sha256,
@@ -86,58 +82,3 @@ class OnnxExporter:
             notes=tuple(made.notes),
             output_steps=made.output_steps,
         )
-
-
-def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
-    """DESIGN, "What becomes what": a causal language model becomes gguf, and nothing else."""
-    if isinstance(source, FactorySource) or source.kind != "hf":
-        return
-    where = "edgeship.toml: model"
-    try:
-        is_gguf = is_causal(source.path)
-    except ConfigurationError as error:
-        yield from error.problems
-        return
-    if is_gguf:
-        yield Problem(
-            where=where,
-            what="a causal language model cannot become onnx here",
-            expected="an encoder",
-            found=architecture_of(source.path),
-            remedy='choose formats = ["gguf"]',
-        )
-
-
-def _prove(file: Path, source: Source) -> None:
-    """Run the probes through the model and the Graph and compare every output.
-
-    Raises:
-        ExportFailed: They differ by more than 1e-4 of the output's largest magnitude.
-    """
-    from edgeship.exporters.onnx.shipping import RUNTIME
-    from edgeship.runtimes.protocol import load_runtime
-
-    session = load_runtime(RUNTIME).open(file)
-    for index, inputs in enumerate(source.probes):
-        expected = source.model.run(inputs)
-        found = session.run(inputs)
-        for name, values in expected.items():
-            difference = _relative_difference(values, found[name])
-            if not difference <= _TOLERANCE:
-                problem = Problem(
-                    where=f"graph: output {name!r}, sample {index}",
-                    what="the exported graph computes something else than the model",
-                    expected=f"a difference of at most {_TOLERANCE:g} of the largest magnitude",
-                    found=f"{difference:.2g}",
-                    remedy="look for randomness or data-dependent branches in the module",
-                )
-                raise ExportFailed(problem)
-
-
-def _relative_difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """Largest difference over the largest expected magnitude; NaN if either holds NaN."""
-    import numpy as np
-
-    wanted = expected.astype(np.float64)  # booleans and unsigned integers cannot be subtracted
-    scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
-    return float(np.abs(wanted - found).max(initial=0.0)) / scale

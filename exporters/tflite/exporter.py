@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Final
 import edgeship
 from edgeship.artifact import Requirements
 from edgeship.digests import file_sha256
-from edgeship.errors import ConfigurationError, Problem
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
+from edgeship.exporters.sources import module_source_problems
 from edgeship.exporters.tflite.associated import label_problems
 from edgeship.exporters.tflite.rules import recipe_problems
-from edgeship.project import FactorySource, FileSource
-from edgeship.source.encoder import architecture_of, is_causal
 from edgeship.vocabulary import Format, Layout, Role
 
 if TYPE_CHECKING:
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeship.calibration.ranges import Ranges
+    from edgeship.errors import Problem
     from edgeship.exporters.tflite.flatbuffer import ModelT
     from edgeship.targets import Target
 
@@ -47,7 +46,7 @@ class TfliteExporter:
 
     def problems(self, request: Request) -> Iterator[Problem]:
         """See `Exporter.problems`."""
-        yield from _source_problems(request.model.source)
+        yield from module_source_problems(request.model.source, Format.TFLITE, takes_onnx=False)
         where = f"edgeship.toml: targets.{request.target.name}.tflite"
         yield from recipe_problems(request.recipe, where)
         labels = request.model.labels
@@ -101,6 +100,7 @@ class TfliteExporter:
         from edgeship.exporters.tflite.contracts import file_contract
         from edgeship.exporters.tflite.emission import emission
         from edgeship.exporters.tflite.flatbuffer import write_model
+        from edgeship.exporters.tflite.memory import activation_bytes
         from edgeship.exporters.tflite.metadata import app_notes, with_metadata
 
         runtimes = target.formats[Format.TFLITE].runtimes
@@ -123,7 +123,9 @@ class TfliteExporter:
         return Payload(
             files={_MODEL_NAME: Role.MODEL},
             contract=contract,
-            requires=Requirements(any_of=found.any_of),
+            requires=Requirements(
+                any_of=found.any_of, memory_bytes=len(content) + activation_bytes(made.tables)
+            ),
             notes=(*made.notes, *found.notes, *app_notes(contract)),
             output_steps={},
         )
@@ -139,32 +141,3 @@ def float_activations(tables: ModelT) -> tuple[str, ...]:
         for tensor in graph.tensors
         if type_name(tensor) == "FLOAT32" and not is_constant(tables, tensor)
     )
-
-
-def _source_problems(source: FactorySource | FileSource) -> Iterator[Problem]:
-    """DESIGN, "What becomes what": torch modules, programs and encoders become tflite."""
-    if isinstance(source, FactorySource) or source.kind == "program":
-        return
-    where = "edgeship.toml: model"
-    if source.kind == "onnx":
-        yield Problem(
-            where=where,
-            what="an .onnx file cannot become tflite here",
-            expected="a torch module, a .pt2 program or a Hugging Face encoder",
-            found=source.path.name,
-            remedy='name the module with factory and weights, or choose formats = ["onnx"]',
-        )
-        return
-    try:
-        is_gguf = is_causal(source.path)
-    except ConfigurationError as error:
-        yield from error.problems
-        return
-    if is_gguf:
-        yield Problem(
-            where=where,
-            what="a causal language model cannot become tflite here",
-            expected="an encoder",
-            found=architecture_of(source.path),
-            remedy='choose formats = ["gguf"]',
-        )

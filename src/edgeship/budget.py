@@ -160,7 +160,10 @@ def _judge_accuracy(
         yield from judge_evidence(evidence, budget, metric)
     for need in manifest.requires.any_of:
         if packages.get(need.runtime, need.runtime) not in measured:
-            detail = f"accuracy in {need.runtime} was not measured: it is not on this host"
+            detail = (
+                f"accuracy in {need.runtime} was not measured: it is not on this host "
+                "(`edgeship doctor` says how to get it)"
+            )
             yield _unmeasured("accuracy", detail, budget)
 
 

@@ -165,16 +165,11 @@ def test_every_precision_that_cannot_be_made_is_a_problem(target: Target) -> Non
     assert {problem.where for problem in problems} == {"edgeship.toml: targets.raspberry-pi-4.onnx"}
 
 
-@pytest.mark.parametrize(
-    ("precision", "of_rule"),
-    [("fp32", "int8"), ("fp16", "int8"), ("int8", "fp16"), ("dynamic", "int8"), ("fp32", "fp16")],
-)
-def test_a_file_has_one_precision_and_fp32(target: Target, precision: str, of_rule: str) -> None:
-    rules = (Rule(match="fc", precision=of_rule), Rule(match="stem", precision="fp32"))
-    recipe = Recipe(precision=precision, rules=rules)
+def test_a_rule_of_another_precision_is_a_problem(target: Target) -> None:
+    recipe = int8(("fc", "fp16"), ("stem", "fp32"))
     (problem,) = OnnxExporter().problems(request_for(target, recipe))
-    assert problem.found == f"fc -> {of_rule}"
-    assert of_rule in problem.remedy
+    assert problem.where == "edgeship.toml: targets.raspberry-pi-4.onnx.rules"
+    assert problem.found == "fc -> fp16"
 
 
 def test_all_problems_come_together(target: Target) -> None:
@@ -241,6 +236,8 @@ def kept_weights(proto: onnx.ModelProto, *rules: tuple[str, str]) -> set[str]:
         ([], []),
         ([("fc", "fp32")], ["fc"]),
         ([("layers.0.*", "fp32")], ["layers.0.conv1", "layers.0.conv2"]),
+        ([("layers.0", "fp32")], ["layers.0.conv1", "layers.0.conv2"]),
+        ([("layers", "fp32"), ("layers.1", "int8")], ["layers.0.conv1", "layers.0.conv2"]),
         ([("*.conv2", "fp32")], ["layers.0.conv2", "layers.1.conv2"]),
         ([("layers.?.conv1", "fp32")], ["layers.0.conv1", "layers.1.conv1"]),
         ([("layers.*", "fp32"), ("layers.1.*", "int8")], ["layers.0.conv1", "layers.0.conv2"]),
