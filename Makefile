@@ -75,7 +75,7 @@ $(READY): pyproject.toml
 	touch $@
 
 # the wheel, built from the sdist; an environment with it and nothing else; one to test it in
-.cache/ready: $(READY) pyproject.toml
+.cache/ready: $(READY) pyproject.toml .cache/tflite/.ready .cache/tensorflow/.ready
 	rm -rf .cache/dist .cache/bare .cache/wheel
 	$(BIN)/python -m build -q --outdir .cache/dist
 	$(PYTHON) -m venv .cache/bare
