@@ -45,6 +45,7 @@ test-full: .cache/ready $(READY)
 
 bench: $(READY)
 	$(BIN)/python tools/bench/latency.py
+	$(BIN)/python tools/bench/tflite.py
 	$(BIN)/python tools/bench/calibration.py
 	$(BIN)/python tools/bench/startup.py
 	$(BIN)/python tools/bench/transformer.py

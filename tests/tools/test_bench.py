@@ -23,7 +23,8 @@ rig = import_module(f"{BENCH}.rig")
 calibration = import_module(f"{BENCH}.calibration")
 latency = import_module(f"{BENCH}.latency")
 startup = import_module(f"{BENCH}.startup")
-SCRIPTS: Final = (latency, calibration, startup)
+tflite = import_module(f"{BENCH}.tflite")
+SCRIPTS: Final = (latency, calibration, startup, tflite)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_accuracy_goals_are_one_point_and_96_percent(
         "target": "board",
         "format": "onnx",
         "precision": "int8",
-        "evidence": {"metrics": {"top1": top1, "reference_top1": 0.805, "agreement": agreement}},
+        "evidence": [{"metrics": {"top1": top1, "reference_top1": 0.805, "agreement": agreement}}],
     }
     assert [goal.is_met for goal in latency.accuracy_goals(artifact)] == met
 
