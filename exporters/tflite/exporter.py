@@ -63,6 +63,7 @@ class TfliteExporter:
         from edgeship.exporters.tflite.flatbuffer import write_model
         from edgeship.exporters.tflite.masks import reshape_gathers
         from edgeship.exporters.tflite.naming import with_names
+        from edgeship.exporters.tflite.transposes import remove_transposes
         from edgeship.exporters.tflite.versions import set_versions
         from edgeship.runtimes.adapter import FloatSession
         from edgeship.runtimes.protocol import load_runtime
@@ -71,6 +72,7 @@ class TfliteExporter:
         tables = with_names(convert(model), model.contract)
         reshape_gathers(tables)
         divide_by_roots(tables)
+        remove_transposes(tables)
         set_versions(tables)
         file = directory / _GRAPH_NAME
         file.write_bytes(write_model(tables))

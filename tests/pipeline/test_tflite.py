@@ -77,7 +77,7 @@ def test_int8_is_integer_throughout_and_says_what_it_takes(template: Path) -> No
     assert (given.name, given.dtype, given.labels) == ("logits", "int8", "labels.txt")
     assert str(taken.layout) == "NHWC"
     assert [need.runtime for need in manifest.requires.any_of] == ["litert", "tflite_runtime"]
-    assert not [note for note in manifest.notes if "TRANSPOSE" in note or "float" in note]
+    assert not [n for n in manifest.notes if "TRANSPOSE" in n or "in float" in n]
 
 
 def test_a_board_can_make_the_golden_inputs_and_gets_the_golden_outputs(template: Path) -> None:

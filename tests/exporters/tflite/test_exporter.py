@@ -81,7 +81,7 @@ class Net8:
 def net(tmp_path_factory: pytest.TempPathFactory) -> Net8:
     torch.manual_seed(0)
     model = model_of(Net())
-    source = Source(model=model, probes=samples(3))
+    source = Source(load=lambda: model, read_probes=lambda: samples(3))
     return Net8(model, TfliteExporter().lower(source, tmp_path_factory.mktemp("lowered")))
 
 
@@ -187,7 +187,7 @@ def test_a_rule_that_finds_nothing_is_refused(net: Net8, target: Target, tmp_pat
 
 
 def test_a_module_that_computes_something_else_is_refused(tmp_path: Path) -> None:
-    source = Source(model=model_of(Drifting()), probes=samples(2))
+    source = Source(load=lambda: model_of(Drifting()), read_probes=lambda: samples(2))
     with pytest.raises(ExportFailed, match="computes something else than the model"):
         TfliteExporter().lower(source, tmp_path)
 
@@ -219,7 +219,7 @@ net = nn.Sequential(block(), block(), block(), nn.AdaptiveAvgPool2d(1), nn.Flatt
 net = nn.Sequential(net, nn.Linear(3, 4)).eval()
 inputs = (TensorSpec(name="image", shape=(1, 3, 8, 8), layout=Layout.NCHW),)
 contract = Contract(inputs=inputs, outputs=(TensorSpec(name="logits", shape=(1, 4)),))
-source = Source(model=Model(module=net, contract=contract), probes=[])
+source = Source(load=lambda: Model(module=net, contract=contract), read_probes=list)
 print(TfliteExporter().lower(source, Path(sys.argv[1])).sha256)
 """
 
