@@ -54,7 +54,7 @@ def open_texts(path: Path, section: TextSection) -> TextSamples:
     Raises:
         ConfigurationError: The file or the tokenizer cannot be read, naming the line.
     """
-    entries = list(_paragraphs(path) if path.suffix == ".txt" else _lines(path, section.name))
+    entries = _entries(path, section.name)
     samples = [
         Sample(
             name=f"{path.name}:{line}",
@@ -70,6 +70,20 @@ def open_texts(path: Path, section: TextSection) -> TextSamples:
         specs=section.specs(),
         tokenizer=open_tokenizer(section),
     )
+
+
+def read_texts(path: Path, name: str) -> tuple[str, ...]:
+    """The texts of a .txt or .jsonl file, whose objects have a key `name`, or "text".
+
+    Raises:
+        ConfigurationError: The file cannot be read, naming the line.
+    """
+    return tuple(text for _, text, _ in _entries(path, name))
+
+
+def _entries(path: Path, name: str) -> list[tuple[int, str, int | None]]:
+    """Line, text and label of each."""
+    return list(_paragraphs(path) if path.suffix == ".txt" else _lines(path, name))
 
 
 def open_tokenizer(section: TextSection) -> Tokenizer:

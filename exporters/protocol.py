@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,16 +18,26 @@ from edgeship.vocabulary import Layout, Role
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgeship.calibration.importance import Importance
     from edgeship.calibration.ranges import Ranges
     from edgeship.source.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Which precision goes where: `precision` everywhere, then the rules, a later one wins."""
+    """Which precision goes where: `precision` everywhere, then the rules, a later one wins.
+
+    Attributes:
+        precision: Of the whole file.
+        rules: Of modules.
+        is_strict: GGUF: whether a tensor of another type than the precision's own is an error.
+        context: GGUF: tokens that memory is forecast for; None for the model's own.
+    """
 
     precision: str
     rules: tuple[Rule, ...] = ()
+    is_strict: bool = False
+    context: int | None = None
 
     def to_json(self) -> list[dict[str, str]]:
         """The rules, as in the manifest; the first one is the whole model's."""
@@ -45,10 +56,30 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The float model, and a few real inputs to prove a lowered file with."""
+    """What is lowered.
 
-    model: Model
-    probes: Sequence[Mapping[str, np.ndarray]]
+    Attributes:
+        load: Gives the float model; asked for it at most once, and not at all by a format that
+            is made of the checkpoint itself.
+        read_probes: Gives a few real inputs to prove a lowered file with; likewise.
+        checkpoint: The file or directory with the weights.
+        texts: Representative texts, where the input is one.
+    """
+
+    load: Callable[[], Model]
+    read_probes: Callable[[], Sequence[Mapping[str, np.ndarray]]]
+    checkpoint: Path = Path()
+    texts: Sequence[str] = ()
+
+    @cached_property
+    def model(self) -> Model:
+        """The float model."""
+        return self.load()
+
+    @cached_property
+    def probes(self) -> Sequence[Mapping[str, np.ndarray]]:
+        """The real inputs."""
+        return self.read_probes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +104,7 @@ class Lowered:
         notes: Lines for people: what was chosen or put together to load the model.
         card: For formats that say of themselves what they are; the pipeline hands it to `emit`,
             it is no part of the file.
+        checkpoint: For formats that are made of the checkpoint; likewise.
     """
 
     file: Path
@@ -83,6 +115,7 @@ class Lowered:
     layout: Layout = Layout.NCHW
     notes: tuple[str, ...] = ()
     card: Card = Card()
+    checkpoint: Path = Path()
 
     def to_json(self) -> dict[str, object]:
         """For the stage cache; the file by its name alone."""
@@ -191,7 +224,7 @@ class Exporter(Protocol):
     def emit(
         self,
         lowered: Lowered,
-        ranges: Ranges | None,
+        ranges: Ranges | Importance | None,
         recipe: Recipe,
         target: Target,
         directory: Path,

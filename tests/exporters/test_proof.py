@@ -35,7 +35,9 @@ class Double(nn.Module):
 
 def source() -> Source:
     contract = Contract(inputs=(SPEC,), outputs=(TensorSpec(name="y", shape=(1, 4)),))
-    return Source(model=Model(module=Double(), contract=contract), probes=PROBES)
+    return Source(
+        load=lambda: Model(module=Double(), contract=contract), read_probes=lambda: PROBES
+    )
 
 
 def test_a_file_that_computes_the_same_is_proven() -> None:

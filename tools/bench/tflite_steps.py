@@ -75,7 +75,7 @@ def run_steps(project: Project, count: int, directory: Path) -> dict[str, float]
     with project_imports(project.directory):
         model = load_model(project.model)
     probes = [samples.load(index).inputs for index in chosen[:PROBES]]
-    source = Source(model=model, probes=probes)
+    source = Source(load=lambda: model, read_probes=lambda: probes)
     lowered = watch.measure("lower", lambda: exporter.lower(source, directory))
     statistics = watch.measure("observe", lambda: observed(lowered, project, samples, chosen))
     ranges = solve_ranges(statistics, item.ranges)

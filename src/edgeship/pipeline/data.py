@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,7 @@ from edgeship.calibration.samples import (
     select_samples,
     usable_samples,
 )
-from edgeship.calibration.texts import TEXT_SUFFIXES, open_texts
+from edgeship.calibration.texts import TEXT_SUFFIXES, open_texts, read_texts
 from edgeship.digests import DigestMemory, json_sha256
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.evaluate.outputs import classes_needed
@@ -63,6 +64,13 @@ def _text_input_needed(path: Path) -> Problem:
     )
 
 
+class Data(StrEnum):
+    """The two kinds of data that a project has."""
+
+    CALIBRATION = "calibration"
+    EVALUATION = "evaluation"
+
+
 class ProjectData:
     """Representative and evaluation data of a project; opened when first asked for."""
 
@@ -85,6 +93,15 @@ class ProjectData:
         """Evaluation samples; the project must have some."""
         assert self._project.evaluation is not None  # only asked for where there is a section
         return self._open(self._project.evaluation.data)
+
+    def texts(self, kind: Data) -> tuple[str, ...]:
+        """The data as texts, in their order; empty where it is none."""
+        project = self._project
+        section = project.calibration if kind is Data.CALIBRATION else project.evaluation
+        text = project.model.text
+        if section is None or text is None or section.data.suffix not in TEXT_SUFFIXES:
+            return ()
+        return read_texts(section.data, text.name)
 
     @cached_property
     def calibration_sha256(self) -> str:

@@ -32,6 +32,10 @@ class OpenedModel:
         require_packages(exporter)
         return self._learnt
 
+    def load(self) -> Model:
+        """The float model, as `model`."""
+        return self.model
+
     @cached_property
     def model(self) -> Model:
         """The float model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -13,7 +14,7 @@ from edgeship.calibration.table import HEADER_NAME, Table, read_table, write_tab
 from edgeship.digests import file_sha256
 from edgeship.evaluate.golden import run_case, write_golden_pack
 from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload, Source
-from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.data import Data, ProjectData
 from edgeship.pipeline.observation import observe_lowered
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.workspace import package_versions
@@ -23,6 +24,7 @@ from edgeship.story import Progress
 from edgeship.vocabulary import Role
 
 if TYPE_CHECKING:
+    from edgeship.calibration.importance import Importance
     from edgeship.source.model import Model
 
 _LOWERED_NAME: Final = "lowered.json"
@@ -30,10 +32,21 @@ _PAYLOAD_NAME: Final = "payload.json"
 _GOLDEN_NAME: Final = "files.json"
 
 
-def lower(exporter: Exporter, model: Model, data: ProjectData, directory: Path) -> None:
-    """Model -> Lowered."""
-    probes = [sample.inputs for _, sample in data.probes()]
-    lowered = exporter.lower(Source(model=model, probes=probes), directory)
+def lower(
+    exporter: Exporter,
+    load: Callable[[], Model],
+    checkpoint: Path,
+    data: ProjectData,
+    directory: Path,
+) -> None:
+    """Model or checkpoint -> Lowered."""
+    source = Source(
+        load=load,
+        read_probes=lambda: [sample.inputs for _, sample in data.probes()],
+        checkpoint=checkpoint,
+        texts=data.texts(Data.CALIBRATION),
+    )
+    lowered = exporter.lower(source, directory)
     _write_json(directory / _LOWERED_NAME, lowered.to_json())
 
 
@@ -78,13 +91,14 @@ def statistics_sha256(statistics: Path) -> str:
 def emit(
     exporter: Exporter,
     lowered: Lowered,
-    ranges: Ranges | None,
+    ranges: Ranges | Importance | None,
     item: PlannedArtifact,
     card: Card,
+    checkpoint: Path,
     directory: Path,
 ) -> None:
-    """Lowered + Ranges + Recipe + Target -> files; `card` for formats that hold one."""
-    named = replace(lowered, card=card)
+    """Lowered + Ranges or Importance + Recipe + Target -> files; card and checkpoint if needed."""
+    named = replace(lowered, card=card, checkpoint=checkpoint)
     payload = exporter.emit(named, ranges, item.recipe, item.target, directory)
     _write_json(directory / _PAYLOAD_NAME, payload.to_json())
 

@@ -37,6 +37,7 @@ class ArtifactWay:
         self.item = item
         self.exporter = exporter
         self._project = workspace.project
+        self._checkpoint = workspace.checkpoint
         self._data = data
         self._opened = opened
         self._runner = runner
@@ -52,7 +53,8 @@ class ArtifactWay:
         """
 
         def work(path: Path, _: Progress) -> None:
-            stages.lower(self.exporter, self._opened.model, self._data, path)
+            load = self._opened.load
+            stages.lower(self.exporter, load, self._checkpoint, self._data, path)
 
         lowered = stages.read_lowered(self._run(self._keys.lower, work))
         evaluation.require_label_count(self._project, lowered.contract)
@@ -106,7 +108,9 @@ class ArtifactWay:
                 ranges = stages.solve(self.lowered, self.statistics, self.item.ranges)
             labels = evaluation.read_labels(self._project)
             card = Card(name=self._project.model.name, labels=labels)
-            stages.emit(self.exporter, self.lowered, ranges, self.item, card, path)
+            stages.emit(
+                self.exporter, self.lowered, ranges, self.item, card, self._checkpoint, path
+            )
 
         return self._run(self._keys.emit, work)
 

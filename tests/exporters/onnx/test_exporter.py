@@ -95,7 +95,7 @@ class Net8:
 def net(tmp_path_factory: pytest.TempPathFactory) -> Net8:
     torch.manual_seed(0)
     model = model_of(Net())
-    source = Source(model=model, probes=samples(3))
+    source = Source(load=lambda: model, read_probes=lambda: samples(3))
     lowered = OnnxExporter().lower(source, tmp_path_factory.mktemp("lowered"))
     with OrtRuntime().observe(lowered.file, lowered.observed) as session:
         named = ((str(index), inputs) for index, inputs in enumerate(samples(16)))
@@ -344,7 +344,7 @@ def test_an_int8_file_says_what_a_board_must_have(
 def test_a_module_with_randomness_is_refused(
     tmp_path: Path, function: Callable[[Tensor], Tensor]
 ) -> None:
-    source = Source(model=model_of(Expression(function)), probes=samples(1))
+    source = Source(load=lambda: model_of(Expression(function)), read_probes=lambda: samples(1))
     with pytest.raises(ExportFailed, match="randomness") as caught:
         OnnxExporter().lower(source, tmp_path)
     assert "output 'logits', sample 0" in str(caught.value)
@@ -352,7 +352,9 @@ def test_a_module_with_randomness_is_refused(
 
 def test_outputs_of_every_type_are_compared(tmp_path: Path) -> None:
     module = Expression(lambda x: {"is_up": x > 0, "best": x.argmax(1), "x2": x * 2})
-    lowered = OnnxExporter().lower(Source(model=model_of(module), probes=samples(2)), tmp_path)
+    lowered = OnnxExporter().lower(
+        Source(load=lambda: model_of(module), read_probes=lambda: samples(2)), tmp_path
+    )
     found = OrtRuntime().open(lowered.file).run(samples(1)[0])
     assert {name: str(values.dtype) for name, values in found.items()} == {
         "is_up": "bool",
@@ -364,4 +366,6 @@ def test_outputs_of_every_type_are_compared(tmp_path: Path) -> None:
 def test_an_output_that_is_not_a_number_is_refused(tmp_path: Path) -> None:
     module = Expression(lambda x: torch.log(x - 100))
     with pytest.raises(ExportFailed, match="nan"):
-        OnnxExporter().lower(Source(model=model_of(module), probes=samples(1)), tmp_path)
+        OnnxExporter().lower(
+            Source(load=lambda: model_of(module), read_probes=lambda: samples(1)), tmp_path
+        )
