@@ -56,7 +56,7 @@ def project_of_tflite(template: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     return Path(shutil.copytree(template, tmp_path / "project", symlinks=True))
 
 
-def interpreter(file: Path) -> Any:
+def interpreter(file: Path) -> Any:  # noqa: ANN401 - the vendor has no types
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     made = Interpreter(
