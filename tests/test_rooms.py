@@ -39,6 +39,10 @@ VENDORS: Final = {
     "flatbuffers",
     "litert_torch",
     "tflite_runtime",
+    "gguf",
+    "llama_cpp",
+    "numba",
+    "sentencepiece",
 }
 
 
@@ -104,9 +108,13 @@ def test_what_the_registry_names_imports_no_vendor_package_at_top_level() -> Non
         for module, _ in modules()
         if room_of(module) in {"spine", "targets", "calibration", "evaluate", "pipeline", "cli"}
     } | {
+        "edgeship.exporters.gguf.exporter",
         "edgeship.exporters.onnx.exporter",
+        "edgeship.exporters.tflite.exporter",
         "edgeship.runtimes.adapter",
         "edgeship.runtimes.litert",
+        "edgeship.runtimes.llama",
+        "edgeship.runtimes.llama_library",
         "edgeship.runtimes.ort",
         "edgeship.runtimes.protocol",
         "edgeship.runtimes.tflite_runtime",
