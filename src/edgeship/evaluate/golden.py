@@ -22,7 +22,7 @@ from edgeship.vocabulary import ChannelOrder, Layout
 DIRECTORY: Final = "golden"
 PACK_NAME: Final = "golden.json"
 CASES: Final = 4
-_SCHEMA: Final = 1
+SCHEMA: Final = 1
 _FLOAT_TOLERANCE: Final = 1e-4
 """Of the largest magnitude: what the exporter allows itself, and 100 times what x86 and ARM differ
 by in ONNX Runtime's float kernels (1e-6, measured)."""
@@ -95,7 +95,7 @@ def write_golden_pack(
     """
     for case in cases:
         _require_finite(case, contract)
-    pack = _Pack(directory)
+    pack = GoldenFiles(directory)
     entries = []
     for index, case in enumerate(cases):
         entry: dict[str, object] = {"id": case.name}
@@ -121,7 +121,7 @@ def write_golden_pack(
             )
         ]
         entries.append(entry)
-    text = json.dumps({"schema": _SCHEMA, "cases": entries}, indent=1, allow_nan=False)
+    text = json.dumps({"schema": SCHEMA, "cases": entries}, indent=1, allow_nan=False)
     (directory / DIRECTORY / PACK_NAME).write_text(text + "\n", encoding="utf-8")
     return [f"{DIRECTORY}/{PACK_NAME}", *(f"{DIRECTORY}/{name}" for name in pack.names)]
 
@@ -142,7 +142,7 @@ def _require_finite(case: GoldenCase, contract: Contract) -> None:
                 raise ExportFailed(problem)
 
 
-class _Pack:
+class GoldenFiles:
     """Writes tensors as little-endian `.bin` files."""
 
     def __init__(self, directory: Path) -> None:
@@ -151,12 +151,14 @@ class _Pack:
         self.names: list[str] = []
 
     def add(self, stem: str, values: np.ndarray) -> str:
+        """Write one tensor; the file's name."""
         name = f"{stem}.bin"
         (self._directory / name).write_bytes(_little_endian(values))
         self.names.append(name)
         return name
 
     def describe(self, stem: str, tensor: str, values: np.ndarray) -> dict[str, object]:
+        """Write one tensor; its entry in the pack."""
         return {
             "name": tensor,
             "file": self.add(stem, values),
@@ -189,7 +191,7 @@ def _limits(
 
 
 def _expectations(
-    pack: _Pack, stem: str, spec: TensorSpec, case: GoldenCase, limits: _Limits
+    pack: GoldenFiles, stem: str, spec: TensorSpec, case: GoldenCase, limits: _Limits
 ) -> list[dict[str, object]]:
     own = {"kind": "close", "limit": limits.own}
     if limits.lsb is not None:

@@ -89,6 +89,12 @@ RUNTIMES: Final[Mapping[str, RuntimeEntry]] = {
         remedy="python3.11 -m venv DIR && DIR/bin/pip install 'tflite-runtime==2.14.0' 'numpy<2', "
         f"then set {TFLITE_RUNTIME_VARIABLE}=DIR/bin/python",
     ),
+    "llama.cpp": RuntimeEntry(
+        implementation="edgeship.runtimes.llama:LlamaRuntime",
+        package="llama-cpp-python",
+        is_observer=False,
+        remedy="pip install 'edgeship[gguf]'",
+    ),
 }
 """By the names that manifests use."""
 

@@ -89,7 +89,9 @@ def load_encoder(directory: Path, output: Output | None, inputs: tuple[str, ...]
 def _load(directory: Path, *, is_classifier: bool) -> nn.Module:
     import torch
 
-    with _quiet():  # the model's own code, and what that imports, is imported when it is loaded
+    with (
+        quiet_transformers()
+    ):  # the model's own code, and what that imports, is imported when it is loaded
         from transformers import AutoModel, AutoModelForSequenceClassification
 
         kind = AutoModelForSequenceClassification if is_classifier else AutoModel
@@ -115,7 +117,7 @@ def _load(directory: Path, *, is_classifier: bool) -> nn.Module:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep reports and progress bars of transformers and what it imports off the user's screen."""
     from transformers.utils import logging as chatter
 

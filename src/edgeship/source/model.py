@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from edgeship.contract import Contract, TensorSpec
 from edgeship.errors import ConfigurationError, Problem
 from edgeship.project import FactorySource, ModelSection
+from edgeship.source.causal import load_causal
 from edgeship.source.checkpoint import check_weights
-from edgeship.source.encoder import load_encoder
+from edgeship.source.encoder import is_causal, load_encoder
 from edgeship.source.factory_module import load_factory_module
 from edgeship.source.onnx_file import OpenSession, load_onnx
 from edgeship.source.program import load_program
@@ -92,6 +93,9 @@ def load_model(section: ModelSection, open_session: OpenSession | None = None) -
         assert open_session is not None  # the pipeline knows a runtime
         module = load_onnx(source.path, specs, open_session)
         where, original = str(source.path), source.path
+    elif is_causal(source.path):
+        module = load_causal(source.path, tuple(spec.name for spec in specs))
+        where = str(source.path)
     else:
         check_weights(source.path)
         module = load_encoder(source.path, section.output, tuple(spec.name for spec in specs))
