@@ -12,6 +12,7 @@ from edgeship.vocabulary import Format
 EXPORTERS: Final[Mapping[Format, str]] = {
     Format.ONNX: "edgeship.exporters.onnx.exporter:OnnxExporter",
     Format.TFLITE: "edgeship.exporters.tflite.exporter:TfliteExporter",
+    Format.GGUF: "edgeship.exporters.gguf.exporter:GgufExporter",
 }
 """Format -> "module:class"."""
 

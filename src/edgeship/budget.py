@@ -18,6 +18,8 @@ DEFAULT_AGREEMENT: Final = 0.95
 """DESIGN: the default gate on agreement with the float model."""
 DEFAULT_COSINE: Final = 0.99
 """DESIGN: the default gate on the mean cosine with the float model's outputs."""
+DEFAULT_PERPLEXITY_RISE: Final = 0.05
+"""The default gate on perplexity, as a share of the float model's: a choice, DESIGN names none."""
 _ROUNDING: Final = 1e-9
 """Fractions of sample counts differ from their decimal limit by less than this in float64."""
 
@@ -103,6 +105,8 @@ def is_match(metrics: Mapping[Metric, float], metric: str) -> bool:
         return is_kept and metrics[Metric.AGREEMENT] >= DEFAULT_AGREEMENT - _ROUNDING
     if metric == Metric.AGREEMENT:
         return metrics[Metric.AGREEMENT] >= DEFAULT_AGREEMENT - _ROUNDING
+    if metric == Metric.PERPLEXITY:
+        return _perplexity_rise(metrics) <= DEFAULT_PERPLEXITY_RISE + _ROUNDING
     return metrics[Metric.COSINE_MEAN] >= DEFAULT_COSINE - _ROUNDING
 
 
@@ -139,6 +143,8 @@ def judge_evidence(evidence: Evidence, budget: Budget, metric: str) -> Iterator[
         yield _judge_floor(evidence, Metric.AGREEMENT, DEFAULT_AGREEMENT)
     elif metric == Metric.AGREEMENT:
         yield _judge_floor(evidence, Metric.AGREEMENT, DEFAULT_AGREEMENT)
+    elif metric == Metric.PERPLEXITY:
+        yield _judge_drop(evidence, metric, DEFAULT_PERPLEXITY_RISE)
     else:
         yield _judge_floor(evidence, Metric.COSINE_MEAN, DEFAULT_COSINE)
 
@@ -172,6 +178,8 @@ def _accuracy_metrics(budget: Budget, metric: str) -> set[Metric]:
     if metric == Metric.TOP1:
         counted = {Metric.TOP1, Metric.REFERENCE_TOP1}
         return counted if budget.accuracy_drop is not None else counted | {Metric.AGREEMENT}
+    if metric == Metric.PERPLEXITY:
+        return {Metric.PERPLEXITY, Metric.REFERENCE_PERPLEXITY}
     return {Metric.AGREEMENT if metric == Metric.AGREEMENT else Metric.COSINE_MEAN}
 
 
@@ -194,10 +202,15 @@ def _judge_worst_class(manifest: Manifest, budget: Budget) -> Iterator[Judgement
 
 
 def _judge_drop(evidence: Evidence, metric: str, limit: float) -> Judgement:
-    """Loss against the float model: of top-1, else of what is 1.0 for a perfect copy."""
+    """Loss against the float model: of top-1, else of what is 1.0 for a perfect copy.
+
+    Of perplexity the share by which it rose: 1.0 pt is a hundredth of the float model's.
+    """
     metrics = evidence.metrics
     if metric == Metric.TOP1:
         drop = metrics[Metric.REFERENCE_TOP1] - metrics[Metric.TOP1]
+    elif metric == Metric.PERPLEXITY:
+        drop = _perplexity_rise(metrics)
     else:
         drop = 1.0 - metrics[Metric.AGREEMENT if metric == Metric.AGREEMENT else Metric.COSINE_MEAN]
     counted = f"{evidence.samples} samples, {_where(evidence)}"
@@ -205,6 +218,10 @@ def _judge_drop(evidence: Evidence, metric: str, limit: float) -> Judgement:
         detail = f"{metric} lost {_points(drop)}, limit {_points(limit)} ({counted})"
         return _fail("accuracy", detail, ExitCode.ACCURACY)
     return _pass("accuracy", f"{metric} lost {_points(drop)} of {_points(limit)} ({counted})")
+
+
+def _perplexity_rise(metrics: Mapping[Metric, float]) -> float:
+    return metrics[Metric.PERPLEXITY] / metrics[Metric.REFERENCE_PERPLEXITY] - 1.0
 
 
 def _judge_floor(evidence: Evidence, metric: Metric, floor: float) -> Judgement:

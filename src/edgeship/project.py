@@ -151,12 +151,17 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class FormatSection:
-    """`[targets.<target>.<format>]`; precisions of None means the catalogue's default."""
+    """`[targets.<target>.<format>]`; precisions of None means the catalogue's default.
+
+    `is_strict` and `context` are GGUF's: see `Recipe`.
+    """
 
     format: Format
     precisions: tuple[str, ...] | None = None
     ranges: RangePolicy = RangePolicy()
     rules: tuple[Rule, ...] = ()
+    is_strict: bool = False
+    context: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from edgeship.tables import Table, read_toml
 from edgeship.target_table import read_target
 from edgeship.vocabulary import Metric
 
-_METRICS: Final = (Metric.TOP1, Metric.AGREEMENT, "cosine")
+_METRICS: Final = (Metric.TOP1, Metric.AGREEMENT, "cosine", Metric.PERPLEXITY)
 
 
 def read_project(file: Path) -> Project:

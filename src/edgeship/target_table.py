@@ -53,8 +53,18 @@ def _read_format(format_: Format, target: Table) -> FormatSection:
         _check_precision(format_, precision, table, "precisions")
     ranges = _read_ranges(table)
     rules = tuple(rule for below in table.array("rules") if (rule := _read_rule(below, format_)))
+    is_gguf = format_ is Format.GGUF
+    is_strict = table.boolean("strict") if is_gguf else None
+    context = table.integer("context", minimum=1) if is_gguf else None
     table.close()
-    return FormatSection(format=format_, precisions=precisions, ranges=ranges, rules=rules)
+    return FormatSection(
+        format=format_,
+        precisions=precisions,
+        ranges=ranges,
+        rules=rules,
+        is_strict=is_strict is True,
+        context=context,
+    )
 
 
 def _read_rule(table: Table, format_: Format) -> Rule | None:

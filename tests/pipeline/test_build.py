@@ -16,6 +16,7 @@ from edgeship.pipeline.build import BuildResult, build
 from edgeship.pipeline.check import check
 from edgeship.pipeline.plan import make_plan
 from edgeship.project_file import read_project
+from edgeship.runtimes.protocol import installed_version
 from edgeship.story import Silence
 from edgeship.vocabulary import Metric, Place, Role, Rung, Verdict
 
@@ -307,13 +308,9 @@ def test_without_evaluation_data_an_artifact_runs_and_is_unmeasured(project: Pat
 def test_a_missing_extra_names_the_command_to_install_it(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
-    real = importlib.util.find_spec
     monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, package=None: None if name == "onnxruntime" else real(name, package),
+        "edgeship.pipeline.health.installed_version",
+        lambda name: None if name == "onnxruntime" else installed_version(name),
     )
     outcome = build_project(project).outcomes[0]
     assert isinstance(outcome.error, RequirementMissing)

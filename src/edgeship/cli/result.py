@@ -167,7 +167,7 @@ def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
         top1,
         percent(Metric.REFERENCE_TOP1),
         percent(Metric.AGREEMENT),
-        f"{metrics[Metric.COSINE_MEAN]:.4f}",
+        f"{metrics[Metric.COSINE_MEAN]:.4f}" if Metric.COSINE_MEAN in metrics else _NOTHING,
         str(evidence.samples),
     )
 
@@ -218,7 +218,14 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
 
 def _evidence_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
     """What no column of the table says."""
-    worst, speed = evidence.worst_class, evidence.speed
+    worst, speed, metrics = evidence.worst_class, evidence.speed, evidence.metrics
+    if Metric.PERPLEXITY in metrics:
+        yield (
+            f"language: {item.name}: perplexity {metrics[Metric.PERPLEXITY]:.3f}, float "
+            f"{metrics[Metric.REFERENCE_PERPLEXITY]:.3f}; KL divergence {metrics[Metric.KLD]:.5f} "
+            f"nats a token; the same most likely token for {100 * metrics[Metric.AGREEMENT]:.2f} % "
+            f"({evidence.samples} tokens)"
+        )
     if worst is not None and worst.drop > 0:
         yield (
             f"worst class: {item.name}: {worst.name} {100 * worst.top1:.1f} %, "

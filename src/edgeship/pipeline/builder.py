@@ -12,16 +12,18 @@ from edgeship.errors import EdgeshipError
 from edgeship.pipeline.advice import advise, easier_item
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.evaluation import COMMAND
+from edgeship.pipeline.language import is_language
+from edgeship.pipeline.language_way import LanguageWay
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.outcome import Outcome, judge
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.runner import StageRunner
 from edgeship.pipeline.seal import gather_companions, gather_files, seal
-from edgeship.pipeline.stages import read_golden, statistics_sha256
+from edgeship.pipeline.stages import read_golden, table_sha256
 from edgeship.pipeline.way import ArtifactWay
 from edgeship.pipeline.workspace import Workspace, package_versions
 from edgeship.story import Story
-from edgeship.vocabulary import Role
+from edgeship.vocabulary import Format, Role
 
 
 class Builder:
@@ -60,8 +62,9 @@ class Builder:
         except EdgeshipError:
             return None
 
-    def _way(self, item: PlannedArtifact) -> ArtifactWay:
-        return ArtifactWay(
+    def _way(self, item: PlannedArtifact) -> ArtifactWay | LanguageWay:
+        way = LanguageWay if is_language(self._plan.project) else ArtifactWay
+        return way(
             item,
             self._plan.exporter(item),
             workspace=self._workspace,
@@ -70,12 +73,14 @@ class Builder:
             runner=self.runner,
         )
 
-    def _artifact(self, way: ArtifactWay) -> Artifact:
+    def _artifact(self, way: ArtifactWay | LanguageWay) -> Artifact:
         """Sealed, with its evidence in the place of what earlier builds measured."""
         item, project = way.item, self._plan.project
         files = gather_files(way.emitted, way.payload, way.golden, read_golden(way.golden))
         model = project.model
-        tokenizer = None if model.text is None else model.text.tokenizer / TOKENIZER_NAME
+        tokenizer = None
+        if model.text is not None and item.format is not Format.GGUF:  # which holds its own
+            tokenizer = model.text.tokenizer / TOKENIZER_NAME
         files |= gather_companions({Role.LABELS: model.labels, Role.TOKENIZER: tokenizer})
         destination = self._workspace.artifact_directory(
             item.target.name, item.format, item.recipe.precision
@@ -88,9 +93,9 @@ class Builder:
         wanted = (*others, *way.evidence)
         return artifact if wanted == present else artifact.with_evidence(wanted)
 
-    def _manifest(self, way: ArtifactWay, files: Iterable[ArtifactFile]) -> Manifest:
+    def _manifest(self, way: ArtifactWay | LanguageWay, files: Iterable[ArtifactFile]) -> Manifest:
         item = way.item
-        statistics = None if way.statistics is None else statistics_sha256(way.statistics)
+        statistics = None if way.statistics is None else table_sha256(way.statistics)
         return Manifest(
             edgeship=edgeship.__version__,
             target=item.target.name,

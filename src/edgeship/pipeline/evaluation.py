@@ -84,6 +84,11 @@ def evaluate(
         session = FloatSession(opened, project.model.input_specs(), payload.contract)
         outputs = collect_outputs(data.evaluation, session.run, on_progress=progress)
         evidence = _measured(evidence, project, outputs, read_outputs(reference_directory), data)
+    write_evidence(directory, evidence)
+
+
+def write_evidence(directory: Path, evidence: Evidence) -> None:
+    """Keep evidence for `read_evidence`."""
     text = json.dumps(evidence.to_json(), indent=1, allow_nan=False)
     (directory / _EVIDENCE_NAME).write_text(text, encoding="utf-8")
 

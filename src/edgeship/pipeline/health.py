@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -13,7 +12,7 @@ from typing import Final
 from edgeship.exporters.registry import EXPORTERS, load_exporter
 from edgeship.pipeline.workspace import open_workspace, package_versions
 from edgeship.project import Project
-from edgeship.runtimes.protocol import RUNTIMES, load_runtime
+from edgeship.runtimes.protocol import RUNTIMES, installed_version, load_runtime
 from edgeship.vocabulary import Format
 
 _MEMINFO: Final = Path("/proc/meminfo")
@@ -96,8 +95,8 @@ def forecast_build(project: Project) -> Forecast:
 
 
 def absent_packages(names: tuple[str, ...]) -> list[str]:
-    """Those of the distributions that cannot be imported."""
-    return [name for name in names if importlib.util.find_spec(name.replace("-", "_")) is None]
+    """Those of the distributions that are not installed."""
+    return [name for name in names if installed_version(name) is None]
 
 
 def _examine_format(format_: Format) -> FormatHealth:

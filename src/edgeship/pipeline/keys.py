@@ -79,7 +79,7 @@ def artifact_keys(
     project = workspace.project
     tools = exporter.tools
     versions = package_versions(tools.packages)
-    model = _model_facts(workspace, imports)
+    model = model_facts(workspace, imports)
     lower = stage_key(
         "lower",
         format=str(item.format),
@@ -187,7 +187,7 @@ def _runtimes(item: PlannedArtifact) -> dict[str, str]:
     }
 
 
-def _model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, object]:
+def model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, object]:
     """What the float model and its contract depend on."""
     model = workspace.project.model
     return {

@@ -110,7 +110,12 @@ def _plan_format(
         yield PlannedArtifact(
             target=target,
             format=chosen.format,
-            recipe=Recipe(precision=precision, rules=() if precision == "fp32" else chosen.rules),
+            recipe=Recipe(
+                precision=precision,
+                rules=() if precision == "fp32" else chosen.rules,
+                is_strict=chosen.is_strict,
+                context=chosen.context,
+            ),
             ranges=RangePolicy() if precision == "fp16" else chosen.ranges,  # nothing is cut off
             budget=section.budget,
             is_companion=precision in companions,

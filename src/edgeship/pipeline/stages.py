@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgeship.calibration.importance import Importance
     from edgeship.source.model import Model
 
+IMPORTANCE_NAME: Final = "importance.gguf"
 _LOWERED_NAME: Final = "lowered.json"
 _PAYLOAD_NAME: Final = "payload.json"
 _GOLDEN_NAME: Final = "files.json"
@@ -83,9 +84,10 @@ def solve(lowered: Lowered, statistics: Path, policy: RangePolicy) -> Ranges:
     return solve_ranges(table.statistics, policy)
 
 
-def statistics_sha256(statistics: Path) -> str:
-    """Identity of a table: of its header, which holds the digest of its arrays."""
-    return file_sha256(statistics / HEADER_NAME)
+def table_sha256(directory: Path) -> str:
+    """Identity of a table of statistics, by its header, or of an importance file."""
+    importance = directory / IMPORTANCE_NAME
+    return file_sha256(importance if importance.is_file() else directory / HEADER_NAME)
 
 
 def emit(
@@ -124,6 +126,11 @@ def golden(model: Model, emitted: Path, data: ProjectData, directory: Path) -> N
         for name, sample in data.probes()
     ]
     names = write_golden_pack(directory, cases, payload.contract, output_steps=payload.output_steps)
+    write_golden_names(directory, names)
+
+
+def write_golden_names(directory: Path, names: list[str]) -> None:
+    """Keep the names of a golden pack's files for `read_golden`."""
     _write_json(directory / _GOLDEN_NAME, names)
 
 

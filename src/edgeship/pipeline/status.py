@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeship.pipeline.data import ProjectData
-from edgeship.pipeline.keys import artifact_keys
+from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
+from edgeship.pipeline.language import is_language
+from edgeship.pipeline.language_keys import LanguageKeys, language_keys
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, open_workspace
 
@@ -29,7 +31,11 @@ def _status(
 ) -> StageStatus:
     """A factory whose imports are not known, or have changed, makes every stage's key unknown."""
     imports = workspace.known_imports()
-    keys = artifact_keys(item, plan.exporter(item), workspace, data, imports or {})
+    keys: ArtifactKeys | LanguageKeys
+    if is_language(plan.project):
+        keys = language_keys(item, plan.exporter(item), workspace, data)
+    else:
+        keys = artifact_keys(item, plan.exporter(item), workspace, data, imports or {})
     return StageStatus(
         missing=tuple(
             key.stage for key in keys.all() if imports is None or not workspace.cache.has(key)

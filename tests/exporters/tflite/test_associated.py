@@ -69,7 +69,8 @@ def test_both_of_androids_readers_see_the_labels(labels: list[str]) -> None:
     text = labels_file(labels).decode()
 
     natively = text.split("\n")[:-1]  # label_map_item.cc: an empty last piece is dropped
-    in_java = [line for line in io.StringIO(text, newline=None) if line.strip()]
+    blanks = "".join(map(chr, range(33)))  # what String.trim() takes off
+    in_java = [line for line in io.StringIO(text, newline=None) if line.strip(blanks)]
     assert natively == labels
     assert [line.removesuffix("\n") for line in in_java] == labels
 

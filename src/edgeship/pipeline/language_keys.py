@@ -1,0 +1,125 @@
+"""Stage keys of a language model, whose stages are others than those of images and encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from edgeship.evidence import describe_host
+from edgeship.exporters.protocol import Exporter
+from edgeship.pipeline.cache import StageKey, stage_key
+from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.keys import model_facts
+from edgeship.pipeline.plan import PlannedArtifact
+from edgeship.pipeline.workspace import Workspace, package_versions
+from edgeship.targets import target_facts
+
+_IMPORTANCE_VERSION: Final = 1
+_CHOICE_VERSION: Final = 1
+_GOLDEN_VERSION: Final = 1
+_EVALUATE_VERSION: Final = 1
+_TEXT_PACKAGES: Final = ("torch", "transformers", "tokenizers", "llama-cpp-python")
+UNWEIGHTED: Final = frozenset({"f16", "q8_0"})
+"""Types that importance does not change: they have no search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageKeys:
+    """Keys of the stages; None where a stage is not needed.
+
+    `emit` is of the file without importance, `weighted` of that with it.
+    """
+
+    lower: StageKey
+    importance: StageKey | None
+    emit: StageKey
+    weighted: StageKey | None
+    choose: StageKey | None
+    golden: Mapping[bool, StageKey]
+    evaluate: Mapping[bool, StageKey]
+
+    def all(self) -> list[StageKey]:
+        """Every key that there may be; which of two files is shipped is not known before."""
+        keys = (self.lower, self.importance, self.emit, self.weighted, self.choose)
+        return [
+            *(key for key in keys if key is not None),
+            *self.golden.values(),
+            *self.evaluate.values(),
+        ]
+
+
+def language_keys(
+    item: PlannedArtifact, exporter: Exporter, workspace: Workspace, data: ProjectData
+) -> LanguageKeys:
+    """The keys of one artifact; reads files' digests, imports no vendor package."""
+    project, tools = workspace.project, exporter.tools
+    model, versions = model_facts(workspace, {}), package_versions(_TEXT_PACKAGES)
+    calibration = None if project.calibration is None else data.calibration_sha256
+    lower = stage_key(
+        "lower",
+        format=str(item.format),
+        version=tools.lower_version,
+        model=model,
+        texts=calibration,
+        packages=package_versions(tools.packages),
+    )
+    importance = None
+    if calibration is not None and item.recipe.precision not in UNWEIGHTED:
+        importance = stage_key(
+            "observe",
+            version=_IMPORTANCE_VERSION,
+            model=model,
+            texts=calibration,
+            packages=versions,
+        )
+
+    def emit(importance: StageKey | None) -> StageKey:
+        return stage_key(
+            "emit",
+            version=tools.emit_version,
+            lower=lower.digest,
+            observe=None if importance is None else importance.digest,
+            recipe=item.recipe.to_json(),
+            options=[item.recipe.is_strict, item.recipe.context],
+            target=dict(target_facts(item.target, item.format)),
+            memory=item.target.memory_bytes,
+        )
+
+    files = {False: emit(None)} | ({} if importance is None else {True: emit(importance)})
+    choose = None
+    if True in files:
+        choose = stage_key(
+            "choose",
+            version=_CHOICE_VERSION,
+            files=[key.digest for key in files.values()],
+            texts=calibration,
+            packages=versions,
+        )
+    golden = {
+        is_weighted: stage_key(
+            "golden", version=_GOLDEN_VERSION, emit=key.digest, texts=data.probes_sha256
+        )
+        for is_weighted, key in files.items()
+    }
+    evaluate = {
+        is_weighted: stage_key(
+            "evaluate",
+            version=_EVALUATE_VERSION,
+            emit=key.digest,
+            data=None if project.evaluation is None else data.evaluation_sha256,
+            metric=None if project.evaluation is None else project.evaluation.metric,
+            packages=versions,
+            host=describe_host(),
+        )
+        for is_weighted, key in files.items()
+    }
+    return LanguageKeys(
+        lower=lower,
+        importance=importance,
+        emit=files[False],
+        weighted=files.get(True),
+        choose=choose,
+        golden=golden,
+        evaluate=evaluate,
+    )
