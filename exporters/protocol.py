@@ -12,6 +12,7 @@ from edgeship.artifact import Requirements
 from edgeship.contract import Contract
 from edgeship.errors import Problem
 from edgeship.project import ModelSection, Rule
+from edgeship.story import Progress, ignore_progress
 from edgeship.targets import Target
 from edgeship.vocabulary import Layout, Role
 
@@ -32,12 +33,14 @@ class Recipe:
         rules: Of modules.
         is_strict: GGUF: whether a tensor of another type than the precision's own is an error.
         context: GGUF: tokens that memory is forecast for; None for the model's own.
+        converter: GGUF: llama.cpp's script that makes the file in place of this package.
     """
 
     precision: str
     rules: tuple[Rule, ...] = ()
     is_strict: bool = False
     context: int | None = None
+    converter: Path | None = None
 
     def to_json(self) -> list[dict[str, str]]:
         """The rules, as in the manifest; the first one is the whole model's."""
@@ -64,12 +67,14 @@ class Source:
         read_probes: Gives a few real inputs to prove a lowered file with; likewise.
         checkpoint: The file or directory with the weights.
         texts: Representative texts, where the input is one.
+        converter: As in the recipe.
     """
 
     load: Callable[[], Model]
     read_probes: Callable[[], Sequence[Mapping[str, np.ndarray]]]
     checkpoint: Path = Path()
     texts: Sequence[str] = ()
+    converter: Path | None = None
 
     @cached_property
     def model(self) -> Model:
@@ -228,8 +233,10 @@ class Exporter(Protocol):
         recipe: Recipe,
         target: Target,
         directory: Path,
+        *,
+        progress: Progress = ignore_progress,
     ) -> Payload:
-        """Write the files of one artifact into `directory`.
+        """Write the files of one artifact into `directory`; `progress` is told as it grows.
 
         Raises:
             ExportFailed: They cannot be written.

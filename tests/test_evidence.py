@@ -8,12 +8,22 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.evidence import Evidence, best_evidence, describe_host, utc_now
+from edgeship.evidence import Evidence, Rates, best_evidence, describe_host, utc_now
 from edgeship.vocabulary import Metric, Place, Rung
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(
     lambda moment: moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+)
+RATES = st.builds(
+    Rates,
+    prompt_tokens_per_s=NUMBERS,
+    generated_tokens_per_s=NUMBERS,
+    prompt_tokens=st.integers(1, 10**6),
+    generated_tokens=st.integers(1, 10**6),
+    threads=st.integers(1, 64),
+    rounds=st.integers(1, 100),
+    spread=st.tuples(NUMBERS, NUMBERS),
 )
 EVIDENCE = st.builds(
     Evidence,
@@ -27,6 +37,7 @@ EVIDENCE = st.builds(
     data_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     command=st.text(),
     at=MOMENTS,
+    rates=st.none() | RATES,
 )
 HOST = Evidence(
     rung=Rung.MATCHES,
@@ -46,6 +57,11 @@ HOST = Evidence(
 @settings(deadline=None)
 def test_evidence_survives_json(evidence: Evidence) -> None:
     assert Evidence.from_json(json.loads(json.dumps(evidence.to_json()))) == evidence
+
+
+def test_evidence_without_rates_says_nothing_of_them() -> None:
+    assert "rates" not in HOST.to_json()
+    assert Evidence.from_json(HOST.to_json()).rates is None
 
 
 def test_best_evidence_of_nothing_is_none() -> None:

@@ -240,6 +240,39 @@ def test_range_policy_is_shown_as_it_is_written(file: Path, policy: str) -> None
     assert str(project.targets["raspberry-pi-4"].formats[0].ranges) == policy
 
 
+_GGUF = (
+    ('formats = ["tflite", "onnx"]', 'formats = ["gguf", "tflite"]'),
+    (
+        '[targets.raspberry-pi-4.tflite]\nprecisions = ["int8"]',
+        '[targets.raspberry-pi-4.gguf]\nprecisions = ["q4_0"]\nstrict = true\ncontext = 2048\n'
+        'converter = "tools/convert_hf_to_gguf.py"\n'
+        '[targets.raspberry-pi-4.tflite]\nprecisions = ["int8"]',
+    ),
+)
+
+
+def test_gguf_has_keys_of_its_own(file: Path) -> None:
+    script = file.parent / "tools" / "convert_hf_to_gguf.py"
+    script.parent.mkdir()
+    script.touch()
+    gguf, tflite = _read(file, _edited(*_GGUF)).targets["raspberry-pi-4"].formats
+    assert (gguf.is_strict, gguf.context, gguf.converter) == (True, 2048, script)
+    assert (tflite.is_strict, tflite.context, tflite.converter) == (False, None, None)
+
+
+def test_converter_must_be_a_file(file: Path) -> None:
+    (file.parent / "tools" / "convert_hf_to_gguf.py").mkdir(parents=True)
+    (problem,) = _problems(file, _edited(*_GGUF))
+    assert problem.where.endswith("targets.raspberry-pi-4.gguf.converter")
+    assert problem.what == "no such file"
+
+
+def test_other_formats_have_no_converter(file: Path) -> None:
+    text = _edited(('ranges = "min-max"', 'converter = "model.py"'))
+    (problem,) = _problems(file, text)
+    assert problem.where.endswith("targets.raspberry-pi-4.tflite.converter")
+
+
 def test_accuracy_drop_of_off_is_no_limit_and_no_default(file: Path) -> None:
     budget = _read(file, _edited(('"1.0 pt"', '"off"'))).targets["raspberry-pi-4"].budget
     assert budget.accuracy_drop is None

@@ -14,16 +14,17 @@ from edgeship.exporters.gguf.fast import fast_kernels
 from edgeship.exporters.gguf.file_types import file_type_named
 from edgeship.exporters.gguf.forecast import MemoryForecast, forecast_memory
 from edgeship.exporters.gguf.kinds import Kind
-from edgeship.exporters.gguf.library import Ggml
+from edgeship.exporters.gguf.library import Floats, Ggml
 from edgeship.exporters.gguf.mixture import Assignment, assign_kinds
 from edgeship.exporters.gguf.stream import Contents, write_gguf
-from edgeship.exporters.gguf.vocabulary import Vocabulary, read_vocabulary
+from edgeship.exporters.gguf.vocabulary import Proof, Vocabulary, read_vocabulary
 from edgeship.source.stored_checkpoint import open_checkpoint
+from edgeship.story import Progress, ignore_progress
 
 if TYPE_CHECKING:
     from edgeship.calibration.importance import Importance
 
-_MOST_CONTEXT: Final = 4096
+MOST_CONTEXT: Final = 4096
 """Tokens that memory is forecast for where nobody says: a choice, for boards."""
 
 
@@ -57,7 +58,7 @@ class Assembly:
             self.blueprint.tensors,
             self.assignment.kinds,
             facts,
-            context=min(context or _MOST_CONTEXT, facts.context),
+            context=min(context or MOST_CONTEXT, facts.context),
         )
 
 
@@ -89,16 +90,18 @@ def write_assembly(
     *,
     importance: Importance | None,
     threads: int,
+    progress: Progress = ignore_progress,
 ) -> int:
     """Write the file in one pass over the checkpoint; its size in bytes.
+
+    `progress` is told (done, all) in weights.
 
     Raises:
         ConfigurationError: The checkpoint does not hold the tensors.
         ExportFailed: A weight is no finite number, or the disk is full.
     """
     contents = assembly.contents
-    entries = {} if importance is None else importance.entries
-    means = {name: sums.means() for name, sums in entries.items()}
+    means = importance_means(importance)
     kernels = fast_kernels(_weights_without(contents.tensors, contents.kinds, means))
     with ExitStack() as stack:
         opened = stack.enter_context(open_checkpoint(directory))
@@ -109,7 +112,20 @@ def write_assembly(
             threads=threads,
             importance=means,
             ggml=Ggml(kernels.kernels),
+            on_progress=progress,
         )
+
+
+def importance_means(importance: Importance | None) -> dict[str, Floats]:
+    """float32[columns] by tensor; empty where there is no table."""
+    entries = {} if importance is None else importance.entries
+    return {name: sums.means() for name, sums in entries.items()}
+
+
+def proof_notes(proof: Proof) -> tuple[str, ...]:
+    """What was compared, and what llama.cpp does otherwise."""
+    compared = f"{proof.texts} texts ({proof.tokens} tokens)"
+    return (f"tokens as llama.cpp makes them equal the tokenizer's on {compared}", *proof.notes)
 
 
 def _weights_without(

@@ -12,6 +12,7 @@ from edgeship.errors import EdgeshipError, Problem
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
 from edgeship.exporters.rules import precision_problems
 from edgeship.project import FactorySource
+from edgeship.story import Progress, ignore_progress
 from edgeship.vocabulary import PRECISIONS, Format, Role
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class GgufExporter:
         if isinstance(source, FactorySource) or source.kind != "hf":
             found.append(_wrong_source())
         yield from found
-        if found:
+        if found or recipe.converter is not None:  # which knows architectures of its own
             return
         assert not isinstance(source, FactorySource)  # just refused
         try:
@@ -71,7 +72,11 @@ class GgufExporter:
 
     def lower(self, source: Source, directory: Path) -> Lowered:
         """See `Exporter.lower`: the checkpoint itself, its tokenizer proven against llama.cpp."""
-        from edgeship.exporters.gguf.assembly import assemble
+        if source.converter is not None:
+            from edgeship.exporters.gguf.way_round import lower_converted
+
+            return lower_converted(source, source.converter, directory)
+        from edgeship.exporters.gguf.assembly import assemble, proof_notes
         from edgeship.exporters.gguf.vocabulary import prove_vocabulary
 
         assembly = assemble(source.checkpoint, "f16", has_importance=False)
@@ -89,12 +94,7 @@ class GgufExporter:
             contract=source.model.contract,
             runtime=_RUNTIME,
             observed=(),
-            notes=(
-                *blueprint.notes,
-                f"tokens as llama.cpp makes them equal the tokenizer's on {proof.texts} texts "
-                f"({proof.tokens} tokens)",
-                *proof.notes,
-            ),
+            notes=(*blueprint.notes, *proof_notes(proof)),
         )
 
     def emit(
@@ -104,6 +104,8 @@ class GgufExporter:
         recipe: Recipe,
         target: Target,
         directory: Path,
+        *,
+        progress: Progress = ignore_progress,
     ) -> Payload:
         """See `Exporter.emit`: one file, streamed from the checkpoint."""
         from edgeship.calibration.importance import Importance
@@ -112,6 +114,11 @@ class GgufExporter:
         from edgeship.exporters.gguf.substitution import substitution_notes
 
         importance = ranges if isinstance(ranges, Importance) else None
+        if recipe.converter is not None:
+            from edgeship.exporters.gguf.way_round import emit_converted
+
+            file = directory / _MODEL_NAME
+            return emit_converted(lowered, importance, recipe, target, file, progress)
         has_importance = importance is not None
         assembly = assemble(lowered.checkpoint, recipe.precision, has_importance=has_importance)
         write_assembly(
@@ -120,6 +127,7 @@ class GgufExporter:
             directory / _MODEL_NAME,
             importance=importance,
             threads=os.cpu_count() or 1,
+            progress=progress,
         )
         forecast = assembly.forecast(recipe.context)
         version = target.formats[Format.GGUF].runtimes[0].version
@@ -131,7 +139,6 @@ class GgufExporter:
                 memory_bytes=forecast.total,
             ),
             notes=(
-                f"{assembly.assignment.bits_per_weight:.2f} bits per weight",
                 *substitution_notes(assembly.assignment),
                 memory_note(forecast, target.memory_bytes),
             ),

@@ -68,12 +68,9 @@ def substitution_of(tensor: str, wanted: Kind, columns: int) -> Substitution | N
 
 
 def substitution_notes(assignment: Assignment) -> list[str]:
-    """Lines for the manifest, the largest group first; the last one is about the whole file.
-
-    Empty where every tensor has the kind that was asked for.
-    """
+    """Lines for the manifest, the largest group first; the last one is about the whole file."""
     if not assignment.substituted:
-        return []
+        return [f"{assignment.bits_per_weight:.2f} bits per weight"]
     notes = [
         f"{_told(group, assignment.matrices)}; {_avoided(group[0])}"
         for group in _groups(assignment.substituted)

@@ -8,6 +8,7 @@ from edgeship.exporters.onnx.rules import recipe_problems
 from edgeship.exporters.proof import prove
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
 from edgeship.exporters.sources import module_source_problems
+from edgeship.story import Progress, ignore_progress
 from edgeship.vocabulary import Format, Role
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class OnnxExporter:
         recipe: Recipe,
         target: Target,
         directory: Path,
+        *,
+        progress: Progress = ignore_progress,  # noqa: ARG002 - it takes seconds
     ) -> Payload:
         """See `Exporter.emit`: one file, inputs and outputs in float32."""
         import onnx

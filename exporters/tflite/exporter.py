@@ -11,6 +11,7 @@ from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Sourc
 from edgeship.exporters.sources import module_source_problems
 from edgeship.exporters.tflite.associated import label_problems
 from edgeship.exporters.tflite.rules import recipe_problems
+from edgeship.story import Progress, ignore_progress
 from edgeship.vocabulary import Format, Layout, Role
 
 if TYPE_CHECKING:
@@ -96,6 +97,8 @@ class TfliteExporter:
         recipe: Recipe,
         target: Target,
         directory: Path,
+        *,
+        progress: Progress = ignore_progress,  # noqa: ARG002 - it takes seconds
     ) -> Payload:
         """See `Exporter.emit`: one file, with its metadata and the labels inside."""
         from edgeship.exporters.tflite.compatibility import runtime_compatibility

@@ -75,6 +75,47 @@ class SpeedShare:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How many tokens a language model takes in a second of one CPU, alone and after warm-up.
+
+    Attributes:
+        prompt_tokens_per_s: Of a prompt, whose tokens are run together: median over the rounds.
+        generated_tokens_per_s: Of what follows, run token by token: the same.
+        prompt_tokens: Length of the prompt.
+        generated_tokens: Tokens that were run after it.
+        threads: Of the runtime.
+        rounds: How many times both were timed.
+        spread: Lower and upper quartile of `generated_tokens_per_s`.
+    """
+
+    prompt_tokens_per_s: float
+    generated_tokens_per_s: float
+    prompt_tokens: int
+    generated_tokens: int
+    threads: int
+    rounds: int
+    spread: tuple[float, float]
+
+    def to_json(self) -> dict[str, object]:
+        """As in the manifest."""
+        return {
+            "prompt_tokens_per_s": self.prompt_tokens_per_s,
+            "generated_tokens_per_s": self.generated_tokens_per_s,
+            "prompt_tokens": self.prompt_tokens,
+            "generated_tokens": self.generated_tokens,
+            "threads": self.threads,
+            "rounds": self.rounds,
+            "spread": list(self.spread),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Rates:
+        """Inverse of `to_json`."""
+        low, high = value["spread"]
+        return cls(**{**value, "spread": (low, high)})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evidence:
     """One measured fact, as it stands in a manifest.
 
@@ -91,6 +132,7 @@ class Evidence:
         at: When, in UTC (RFC 3339).
         worst_class: The class that lost most against the float model, where classes are known.
         speed: Against the float file, where that is another one.
+        rates: Of a language model that was timed.
     """
 
     rung: Rung
@@ -105,14 +147,17 @@ class Evidence:
     at: str
     worst_class: ClassShare | None = None
     speed: SpeedShare | None = None
+    rates: Rates | None = None
 
     def to_json(self) -> dict[str, object]:
         """As in the manifest."""
         worst = {} if self.worst_class is None else {"worst_class": self.worst_class.to_json()}
         speed = {} if self.speed is None else {"speed": self.speed.to_json()}
+        rates = {} if self.rates is None else {"rates": self.rates.to_json()}
         return (
             worst
             | speed
+            | rates
             | {
                 "rung": str(self.rung),
                 "place": str(self.place),
@@ -131,6 +176,7 @@ class Evidence:
     def from_json(cls, value: Mapping[str, Any]) -> Evidence:
         """Inverse of `to_json`."""
         ci95, worst, speed = value["ci95"], value.get("worst_class"), value.get("speed")
+        rates = value.get("rates")
         return cls(
             rung=Rung(value["rung"]),
             place=Place(value["place"]),
@@ -144,6 +190,7 @@ class Evidence:
             at=value["at"],
             worst_class=None if worst is None else ClassShare(**worst),
             speed=None if speed is None else SpeedShare.from_json(speed),
+            rates=None if rates is None else Rates.from_json(rates),
         )
 
 

@@ -153,7 +153,7 @@ class Rule:
 class FormatSection:
     """`[targets.<target>.<format>]`; precisions of None means the catalogue's default.
 
-    `is_strict` and `context` are GGUF's: see `Recipe`.
+    `is_strict`, `context` and `converter` are GGUF's: see `Recipe`.
     """
 
     format: Format
@@ -162,6 +162,7 @@ class FormatSection:
     rules: tuple[Rule, ...] = ()
     is_strict: bool = False
     context: int | None = None
+    converter: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,17 +34,17 @@ def read_target(name: str, table: Table, directory: Path) -> TargetSection:
             table.problems.append(
                 unknown_name(kind="format", name=text, choices=known, where=table.where("formats"))
             )
-    formats = tuple(_read_format(Format(text), table) for text in names if text in known)
+    formats = tuple(_read_format(Format(text), table, directory) for text in names if text in known)
     if not names or not set(names) <= set(known):
         for text in known:  # the tables of formats that were misspelt, for their problems
             if text in table and text not in names:
-                _read_format(Format(text), table)
+                _read_format(Format(text), table, directory)
     budget = _read_budget(table)
     table.close()
     return TargetSection(name=name, formats=formats, budget=budget, file=file, os=os)
 
 
-def _read_format(format_: Format, target: Table) -> FormatSection:
+def _read_format(format_: Format, target: Table, directory: Path) -> FormatSection:
     table = target.table(str(format_))
     if table is None:
         return FormatSection(format=format_)
@@ -56,6 +56,7 @@ def _read_format(format_: Format, target: Table) -> FormatSection:
     is_gguf = format_ is Format.GGUF
     is_strict = table.boolean("strict") if is_gguf else None
     context = table.integer("context", minimum=1) if is_gguf else None
+    converter = existing_path(table, "converter", directory, kind="file") if is_gguf else None
     table.close()
     return FormatSection(
         format=format_,
@@ -64,6 +65,7 @@ def _read_format(format_: Format, target: Table) -> FormatSection:
         rules=rules,
         is_strict=is_strict is True,
         context=context,
+        converter=converter,
     )
 
 

@@ -28,7 +28,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_causal_models_weights_stay_in_their_file(llama: Path) -> None:
     forecast = forecast_importance(llama, 512)
     assert forecast.mapped == sum(2 * values.size for values in models.read_weights(llama).values())
-    assert 400e6 < forecast.held < 700e6
+    assert 400e6 < forecast.held < 900e6
 
 
 def test_an_encoders_weights_are_held_as_float32(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from edgeship.budget import worst_exit_code, worst_verdict
 from edgeship.errors import EdgeshipError, ExitCode, Problem
+from edgeship.evaluate.rates import rates_line
 from edgeship.evaluate.speed import speed_line
 from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.pipeline.outcome import Outcome
@@ -241,6 +242,9 @@ def _evidence_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
             threads=speed.threads,
             precision=item.recipe.precision,
         )
+        yield f"speed: {item.name}: {line}"
+    if evidence.rates is not None:
+        line = rates_line(evidence.rates, where=evidence.where)
         yield f"speed: {item.name}: {line}"
 
 

@@ -12,7 +12,6 @@ from edgeship.errors import EdgeshipError
 from edgeship.pipeline.advice import advise, easier_item
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.evaluation import COMMAND
-from edgeship.pipeline.language import is_language
 from edgeship.pipeline.language_way import LanguageWay
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.outcome import Outcome, judge
@@ -63,7 +62,7 @@ class Builder:
             return None
 
     def _way(self, item: PlannedArtifact) -> ArtifactWay | LanguageWay:
-        way = LanguageWay if is_language(self._plan.project) else ArtifactWay
+        way = LanguageWay if item.format is Format.GGUF else ArtifactWay
         return way(
             item,
             self._plan.exporter(item),

@@ -19,7 +19,7 @@ from edgeship.evaluate.outputs import (
     write_outputs,
 )
 from edgeship.evidence import ClassShare, Evidence, describe_host, utc_now
-from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.data import PROBES, ProjectData
 from edgeship.pipeline.stages import model_file, read_payload
 from edgeship.project import Project
 from edgeship.runtimes.adapter import FloatSession
@@ -63,7 +63,20 @@ def evaluate(
         progress: Told of each sample.
     """
     payload = read_payload(emitted)
-    evidence = Evidence(
+    evidence = host_evidence(runtime, data)
+    if project.evaluation is not None and reference_directory is not None:
+        opened = load_runtime(runtime).open(model_file(emitted, payload))
+        session = FloatSession(opened, project.model.input_specs(), payload.contract)
+        outputs = collect_outputs(data.evaluation, session.run, on_progress=progress)
+        evidence = measured_evidence(
+            evidence, project, outputs, read_outputs(reference_directory), data
+        )
+    write_evidence(directory, evidence)
+
+
+def host_evidence(runtime: str, data: ProjectData) -> Evidence:
+    """That the probes ran in a runtime on this host; no number yet."""
+    return Evidence(
         rung=Rung.RUNS,
         place=Place.HOST,
         stand_in=False,
@@ -73,18 +86,12 @@ def evaluate(
             "version": load_runtime(runtime).version() or "absent",
         },
         metrics={},
-        samples=len(data.probes()),
+        samples=PROBES,
         ci95=None,
         data_sha256=data.probes_sha256,
         command=COMMAND,
         at=utc_now(),
     )
-    if project.evaluation is not None and reference_directory is not None:
-        opened = load_runtime(runtime).open(model_file(emitted, payload))
-        session = FloatSession(opened, project.model.input_specs(), payload.contract)
-        outputs = collect_outputs(data.evaluation, session.run, on_progress=progress)
-        evidence = _measured(evidence, project, outputs, read_outputs(reference_directory), data)
-    write_evidence(directory, evidence)
 
 
 def write_evidence(directory: Path, evidence: Evidence) -> None:
@@ -93,7 +100,7 @@ def write_evidence(directory: Path, evidence: Evidence) -> None:
     (directory / _EVIDENCE_NAME).write_text(text, encoding="utf-8")
 
 
-def _measured(
+def measured_evidence(
     evidence: Evidence,
     project: Project,
     outputs: np.ndarray,

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeship.budget import is_match
 from edgeship.calibration.importance_process import importance_in_process
-from edgeship.errors import ConfigurationError
 from edgeship.evaluate.golden_tokens import PROMPTS, TokenCase, write_token_pack
 from edgeship.evaluate.language import LanguageMeasurement, cut_chunks, measure_language
-from edgeship.evidence import Evidence, describe_host, utc_now
+from edgeship.evaluate.rates import measure_rates
+from edgeship.evidence import Rates
+from edgeship.pipeline.choice import Loss
 from edgeship.pipeline.data import Data, ProjectData
-from edgeship.pipeline.evaluation import COMMAND, write_evidence
+from edgeship.pipeline.evaluation import host_evidence, write_evidence
 from edgeship.pipeline.stages import (
     IMPORTANCE_NAME,
     model_file,
     read_payload,
     write_golden_names,
 )
-from edgeship.project import FactorySource, Project
-from edgeship.runtimes.protocol import load_runtime, runtime_package
-from edgeship.source.encoder import is_causal
+from edgeship.project import Project
+from edgeship.runtimes.protocol import load_runtime
 from edgeship.story import Progress
-from edgeship.vocabulary import Place, Rung
+from edgeship.vocabulary import Rung
 
 if TYPE_CHECKING:
     from edgeship.runtimes.llama import LlamaSession
@@ -34,33 +34,11 @@ if TYPE_CHECKING:
 
 RUNTIME: Final = "llama.cpp"
 _NOTES_NAME: Final = "notes.json"
-_CHOICE_NAME: Final = "choice.json"
-_SCORED: Final = 5
-"""Of the representative texts, each fifth is kept to choose by, and the others make importance."""
+_MEASURE: Final = "KL divergence from the float model"
+_TIMED: Final = 128
+"""A choice: tokens of the prompt by which a file is timed."""
 _TOKENS: Final = 8192
 """Most tokens that are predicted: KL divergence of ten thousand is stable to a few percent."""
-
-
-def is_language(project: Project) -> bool:
-    """Whether the model is a causal language model, which goes through these stages."""
-    source = project.model.source
-    if isinstance(source, FactorySource) or source.kind != "hf":
-        return False
-    try:
-        return is_causal(source.path)
-    except ConfigurationError:
-        return False  # the exporter's problems say what is wrong
-
-
-def importance_texts(data: ProjectData) -> tuple[str, ...]:
-    """The representative texts that importance is made of."""
-    texts = data.texts(Data.CALIBRATION)
-    return tuple(text for index, text in enumerate(texts) if index % _SCORED != _SCORED - 1)
-
-
-def scored_texts(data: ProjectData) -> tuple[str, ...]:
-    """The representative texts that the better file is chosen by."""
-    return data.texts(Data.CALIBRATION)[_SCORED - 1 :: _SCORED]
 
 
 def observe_importance(
@@ -78,60 +56,19 @@ def read_importance_notes(directory: Path) -> tuple[str, ...]:
     return tuple(json.loads((directory / _NOTES_NAME).read_bytes()))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Which of two files is closer to the float model, by mean KL divergence in nats."""
-
-    plain: float
-    weighted: float
-    tokens: int
-
-    @property
-    def takes_importance(self) -> bool:
-        """The file without, where both are equal."""
-        return self.weighted < self.plain
-
-    def note(self) -> str:
-        """A line for people."""
-        taken = "taken" if self.takes_importance else "not taken"
-        return (
-            f"importance matrix {taken}: KL divergence from the float model {self.weighted:.5f} "
-            f"with it, {self.plain:.5f} without ({self.tokens} tokens of representative text "
-            "that it was not made of)"
-        )
-
-
-def choose(
-    model: Model,
-    candidates: Sequence[Path],
-    texts: Sequence[str],
-    length: int,
-    directory: Path,
-    progress: Progress,
-) -> None:
-    """Two emitted files x texts -> Choice; `candidates` are without and with importance."""
-    measured = []
-    for index, emitted in enumerate(candidates):
-
-        def tell(done: int, total: int, index: int = index) -> None:
-            progress(done + index * total, 2 * total)
-
-        measured.append(_measure(model, emitted, texts, length, tell))
-    plain, weighted = measured
-    value = {"plain": plain.kld, "weighted": weighted.kld, "tokens": plain.tokens}
-    (directory / _CHOICE_NAME).write_text(json.dumps(value), encoding="utf-8")
-
-
-def read_choice(directory: Path) -> Choice:
-    """What `choose` wrote."""
-    return Choice(**json.loads((directory / _CHOICE_NAME).read_bytes()))
+def language_loss(
+    model: Model, emitted: Path, texts: Sequence[str], length: int, progress: Progress
+) -> Loss:
+    """Mean KL divergence over the texts, cut into chunks of `length` tokens."""
+    measured = _measure(model, emitted, texts, length, progress)
+    return Loss(value=measured.kld, count=measured.tokens, measure=_MEASURE, unit="tokens")
 
 
 def golden_tokens(model: Model, emitted: Path, texts: Sequence[str], directory: Path) -> None:
     """File -> golden pack: prompts with the tokens that follow, of the file and the float model."""
     from edgeship.source.causal import greedy_tokens
 
-    session = _open(emitted)
+    session = open_session(emitted)
     cases = []
     for index, text in enumerate(texts[:PROMPTS]):
         prompt = session.tokenize(text)[: TokenCase.PROMPT_TOKENS]
@@ -156,22 +93,7 @@ def evaluate_language(
     progress: Progress,
 ) -> None:
     """File against float model on held-out text -> Evidence; without, that it ran."""
-    evidence = Evidence(
-        rung=Rung.RUNS,
-        place=Place.HOST,
-        stand_in=False,
-        where={
-            **describe_host(),
-            "runtime": runtime_package(RUNTIME),
-            "version": load_runtime(RUNTIME).version() or "absent",
-        },
-        metrics={},
-        samples=PROMPTS,
-        ci95=None,
-        data_sha256=data.probes_sha256,
-        command=COMMAND,
-        at=utc_now(),
-    )
+    evidence = host_evidence(RUNTIME, data)
     text = project.model.text
     if project.evaluation is not None and text is not None:
         texts = data.texts(Data.EVALUATION)
@@ -185,7 +107,18 @@ def evaluate_language(
             ci95=measured.ci95,
             data_sha256=data.evaluation_sha256,
         )
-    write_evidence(directory, evidence)
+    texts = data.texts(Data.EVALUATION) or data.texts(Data.CALIBRATION)
+    write_evidence(directory, replace(evidence, rates=_rates(emitted, texts)))
+
+
+def _rates(emitted: Path, texts: Sequence[str]) -> Rates | None:
+    """How fast the file continues the beginning of the texts; None without any."""
+    session = open_session(emitted)
+    try:
+        prompt = session.tokenize("\n\n".join(texts))[:_TIMED] if texts else []
+        return measure_rates(session, prompt) if prompt else None
+    finally:
+        session.close()
 
 
 def _measure(
@@ -193,7 +126,7 @@ def _measure(
 ) -> LanguageMeasurement:
     from edgeship.source.causal import logit_blocks
 
-    session = _open(emitted)
+    session = open_session(emitted)
     start = session.tokenize("")
     ids = session.tokenize("\n\n".join(texts), add_special=False)[:_TOKENS]
     chunks = cut_chunks(ids, min(length, len(ids) + len(start)), start[0] if start else None)
@@ -208,7 +141,8 @@ def _measure(
         session.close()
 
 
-def _open(emitted: Path) -> LlamaSession:
+def open_session(emitted: Path) -> LlamaSession:
+    """The emitted file in llama.cpp."""
     session: Any = load_runtime(RUNTIME).open(model_file(emitted, read_payload(emitted)))
     opened: LlamaSession = session
     return opened

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from edgeship.evidence import describe_host
@@ -55,6 +56,7 @@ def language_keys(
     """The keys of one artifact; reads files' digests, imports no vendor package."""
     project, tools = workspace.project, exporter.tools
     model, versions = model_facts(workspace, {}), package_versions(_TEXT_PACKAGES)
+    script = item.recipe.converter
     calibration = None if project.calibration is None else data.calibration_sha256
     lower = stage_key(
         "lower",
@@ -62,10 +64,12 @@ def language_keys(
         version=tools.lower_version,
         model=model,
         texts=calibration,
+        converter=_script_digests(script, workspace),
         packages=package_versions(tools.packages),
     )
     importance = None
-    if calibration is not None and item.recipe.precision not in UNWEIGHTED:
+    is_searched = item.recipe.precision not in UNWEIGHTED
+    if calibration is not None and is_searched and script is None:
         importance = stage_key(
             "observe",
             version=_IMPORTANCE_VERSION,
@@ -123,3 +127,12 @@ def language_keys(
         golden=golden,
         evaluate=evaluate,
     )
+
+
+def _script_digests(script: Path | None, workspace: Workspace) -> list[str] | None:
+    """Of everything that the converter's script consists of: it is a stub over a package."""
+    if script is None:
+        return None
+    from edgeship.exporters.gguf.converter import converter_files
+
+    return [workspace.digests.sha256(file) for file in converter_files(script)]

@@ -1,4 +1,4 @@
-"""Language way: one language model's artifact through its stages."""
+"""Language way: the GGUF file of a language model or an encoder through its stages."""
 
 from __future__ import annotations
 
@@ -10,12 +10,21 @@ from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload
 from edgeship.pipeline import evaluation, language, stages
 from edgeship.pipeline.cache import StageKey
+from edgeship.pipeline.choice import (
+    Choice,
+    choose,
+    importance_texts,
+    read_choice,
+    scored_texts,
+)
 from edgeship.pipeline.data import Data, ProjectData
+from edgeship.pipeline.embedding import embedding_loss, evaluate_embeddings
 from edgeship.pipeline.language_keys import language_keys
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.runner import StageRunner, Work
 from edgeship.pipeline.workspace import Workspace
+from edgeship.source.encoder import is_causal
 from edgeship.story import Progress
 
 
@@ -39,6 +48,7 @@ class LanguageWay:
         self._data = data
         self._opened = opened
         self._runner = runner
+        self._is_causal = is_causal(self._checkpoint)
         self._keys = language_keys(item, exporter, workspace, data)
         runner.used += self._keys.all()
 
@@ -47,7 +57,8 @@ class LanguageWay:
         """The checkpoint, its tokenizer proven."""
 
         def work(path: Path, _: Progress) -> None:
-            stages.lower(self.exporter, self._opened.load, self._checkpoint, self._data, path)
+            load, script = self._opened.load, self.item.recipe.converter
+            stages.lower(self.exporter, load, self._checkpoint, self._data, path, script)
 
         return stages.read_lowered(self._run(self._keys.lower, work))
 
@@ -57,7 +68,7 @@ class LanguageWay:
         if self._keys.importance is None:
             return None
         assert self._project.calibration is not None  # there is no key without
-        texts = language.importance_texts(self._data)
+        texts = importance_texts(self._data)
         name = self._project.calibration.data.name
 
         def work(path: Path, progress: Progress) -> None:
@@ -84,22 +95,25 @@ class LanguageWay:
 
     @cached_property
     def golden(self) -> Path:
-        """Prompts with the tokens that follow."""
-        texts = self._data.texts(Data.EVALUATION) or self._data.texts(Data.CALIBRATION)
+        """Prompts with the tokens that follow; of an encoder texts with their embeddings."""
 
         def work(path: Path, _: Progress) -> None:
-            language.golden_tokens(self._opened.model, self.emitted, texts, path)
+            if self._is_causal:
+                texts = self._data.texts(Data.EVALUATION) or self._data.texts(Data.CALIBRATION)
+                language.golden_tokens(self._opened.model, self.emitted, texts, path)
+            else:
+                stages.golden(self._opened.model, self.emitted, self._data, path)
 
         return self._run(self._keys.golden[self._is_weighted], work)
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """One measurement, in llama.cpp."""
+        evaluate = language.evaluate_language if self._is_causal else evaluate_embeddings
 
         def work(path: Path, progress: Progress) -> None:
-            language.evaluate_language(
-                self._project, self._opened.model, self.emitted, self._data, path, progress
-            )
+            model = self._opened.model
+            evaluate(self._project, model, self.emitted, self._data, path, progress)
 
         directory = self._run(self._keys.evaluate[self._is_weighted], work)
         return (evaluation.read_evidence(directory),)
@@ -109,19 +123,25 @@ class LanguageWay:
         return self._choice is not None and self._choice.takes_importance
 
     @cached_property
-    def _choice(self) -> language.Choice | None:
+    def _choice(self) -> Choice | None:
         if self._keys.choose is None or self._weighted is None:
             return None
-        files = (self._plain, self._weighted)
+        plain, weighted = self._plain, self._weighted
         text = self._project.model.text
         assert text is not None  # texts need such an input
         length = text.length
+        loss = language.language_loss if self._is_causal else embedding_loss
 
         def work(path: Path, progress: Progress) -> None:
-            scored = language.scored_texts(self._data)
-            language.choose(self._opened.model, files, scored, length, path, progress)
+            model, texts = self._opened.model, scored_texts(self._data)
+            choose(
+                lambda tell: loss(model, plain, texts, length, tell),
+                lambda tell: loss(model, weighted, texts, length, tell),
+                path,
+                progress,
+            )
 
-        return language.read_choice(self._run(self._keys.choose, work))
+        return read_choice(self._run(self._keys.choose, work))
 
     @cached_property
     def _plain(self) -> Path:
@@ -134,10 +154,13 @@ class LanguageWay:
         return self._emit(self._keys.weighted, self.statistics / stages.IMPORTANCE_NAME)
 
     def _emit(self, key: StageKey, importance: Path | None) -> Path:
-        def work(path: Path, _: Progress) -> None:
+        def work(path: Path, progress: Progress) -> None:
             table = None if importance is None else read_importance(importance)
             card = Card(name=self._project.model.name)
-            stages.emit(self.exporter, self.lowered, table, self.item, card, self._checkpoint, path)
+            checkpoint = self._checkpoint
+            stages.emit(
+                self.exporter, self.lowered, table, self.item, card, checkpoint, path, progress
+            )
 
         detail = "" if importance is None else " with importance"
         return self._run(key, work, detail)

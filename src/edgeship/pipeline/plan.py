@@ -115,6 +115,7 @@ def _plan_format(
                 rules=() if precision == "fp32" else chosen.rules,
                 is_strict=chosen.is_strict,
                 context=chosen.context,
+                converter=chosen.converter,
             ),
             ranges=RangePolicy() if precision == "fp16" else chosen.ranges,  # nothing is cut off
             budget=section.budget,

@@ -39,13 +39,15 @@ def lower(
     checkpoint: Path,
     data: ProjectData,
     directory: Path,
+    converter: Path | None = None,
 ) -> None:
-    """Model or checkpoint -> Lowered."""
+    """Model or checkpoint -> Lowered; `converter` is the recipe's."""
     source = Source(
         load=load,
         read_probes=lambda: [sample.inputs for _, sample in data.probes()],
         checkpoint=checkpoint,
         texts=data.texts(Data.CALIBRATION),
+        converter=converter,
     )
     lowered = exporter.lower(source, directory)
     _write_json(directory / _LOWERED_NAME, lowered.to_json())
@@ -98,10 +100,12 @@ def emit(
     card: Card,
     checkpoint: Path,
     directory: Path,
+    progress: Progress,
 ) -> None:
     """Lowered + Ranges or Importance + Recipe + Target -> files; card and checkpoint if needed."""
     named = replace(lowered, card=card, checkpoint=checkpoint)
-    payload = exporter.emit(named, ranges, item.recipe, item.target, directory)
+    recipe, target = item.recipe, item.target
+    payload = exporter.emit(named, ranges, recipe, target, directory, progress=progress)
     _write_json(directory / _PAYLOAD_NAME, payload.to_json())
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
-from edgeship.pipeline.language import is_language
 from edgeship.pipeline.language_keys import LanguageKeys, language_keys
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, open_workspace
+from edgeship.vocabulary import Format
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ def _status(
     """A factory whose imports are not known, or have changed, makes every stage's key unknown."""
     imports = workspace.known_imports()
     keys: ArtifactKeys | LanguageKeys
-    if is_language(plan.project):
+    if item.format is Format.GGUF:
         keys = language_keys(item, plan.exporter(item), workspace, data)
     else:
         keys = artifact_keys(item, plan.exporter(item), workspace, data, imports or {})

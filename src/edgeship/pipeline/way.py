@@ -102,14 +102,15 @@ class ArtifactWay:
         """The artifact's files; only of data that passed the audit."""
         self.audit  # noqa: B018 - refuses
 
-        def work(path: Path, _: Progress) -> None:
+        def work(path: Path, progress: Progress) -> None:
             ranges = None
             if self.statistics is not None:
                 ranges = stages.solve(self.lowered, self.statistics, self.item.ranges)
             labels = evaluation.read_labels(self._project)
             card = Card(name=self._project.model.name, labels=labels)
+            checkpoint = self._checkpoint
             stages.emit(
-                self.exporter, self.lowered, ranges, self.item, card, self._checkpoint, path
+                self.exporter, self.lowered, ranges, self.item, card, checkpoint, path, progress
             )
 
         return self._run(self._keys.emit, work)

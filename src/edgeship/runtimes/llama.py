@@ -47,7 +47,7 @@ class LlamaSession:
 
     def __init__(self, file: Path, *, threads: int = 1, is_exact: bool = False) -> None:
         self._model = LlamaModel(file)
-        self._threads = threads
+        self.threads = threads
         self._is_exact = is_exact
         self._context: LlamaContext | None = None
         self.is_encoder = is_encoder(self._model)
@@ -112,18 +112,24 @@ class LlamaSession:
         Raises:
             ExportFailed: As `logits`.
         """
+        return list(self.greedy_tokens(ids, count))
+
+    def greedy_tokens(self, ids: Sequence[int], count: int) -> Iterator[int]:
+        """`greedy` as it goes: the prompt is run for the first token, and each token for the next.
+
+        The session can run nothing else in between.
+        """
         if self.is_encoder:
             raise self._failed(what="the file gives embeddings and no logits")
         context = self._context_for(len(ids) + count)
         context.clear()
-        given: list[int] = []
         for part in batches(ids, context.batch):
             context.decode(part, last_only=True)
-        while len(given) < count:
-            given.append(int(context.logits(1)[0].argmax()))
-            if len(given) < count:
-                context.decode(given[-1:])
-        return given
+        for step in range(count):
+            token = int(context.logits(1)[0].argmax())
+            yield token
+            if step + 1 < count:
+                context.decode([token])
 
     def embed(self, text: str | Sequence[int]) -> np.ndarray:
         """float32[width], pooled as the file says, by the mean where it says nothing; not scaled.
@@ -150,7 +156,7 @@ class LlamaSession:
 
     def buffers(self, context_tokens: int) -> Buffers:
         """What the library holds for a context of so many tokens, with its default batch."""
-        context = LlamaContext(self._model, context_tokens, threads=self._threads)
+        context = LlamaContext(self._model, context_tokens, threads=self.threads)
         try:
             return context.buffers
         finally:
@@ -212,7 +218,7 @@ class LlamaSession:
             # an encoder has to see all tokens at once
             batch = room if self.is_encoder else max(_SMALLEST_BATCH, min(rows, _LARGEST_BATCH))
             self._context = LlamaContext(
-                self._model, room, threads=self._threads, batch=batch, is_exact=self._is_exact
+                self._model, room, threads=self.threads, batch=batch, is_exact=self._is_exact
             )
         return self._context
 

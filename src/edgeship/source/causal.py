@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _HEAD: Final = "lm_head.weight"
 _EMBEDDING: Final = "model.embed_tokens.weight"
+_LOGIT_KEYS: Final = ("logits_scaling", "logit_scale", "final_logit_softcapping")
+"""What Granite, Cohere and Gemma 2 do with the head's products (transformers, modeling_*.py)."""
 _ROTARY: Final = "rotary_emb"
 _SHOWN: Final = 5
 _LOGITS_BYTES: Final = 64 << 20
@@ -129,10 +131,26 @@ def _load(directory: Path) -> nn.Module:
                 remedy="save it with save_pretrained(directory)",
             )
             raise ConfigurationError(problem) from error
+    _refuse_scaled_logits(config, directory)
     _fit_layers(model, tensors)
     _fill(model, tensors, directory)
     module: nn.Module = model
     return module
+
+
+def _refuse_scaled_logits(config: object, directory: Path) -> None:
+    """`logit_blocks` takes the head's products for the logits, which these scale or bend."""
+    for key in _LOGIT_KEYS:
+        value = getattr(config, key, None)
+        if value not in (None, 1, 1.0):
+            problem = Problem(
+                where=str(directory / "config.json"),
+                what=f"logits with {key} cannot be evaluated in this version",
+                expected="logits as the head gives them, as of Llama or Qwen",
+                found=f"{key} = {value}",
+                remedy="leave the section [evaluation] out, and measure the file with llama.cpp",
+            )
+            raise ConfigurationError(problem)
 
 
 def mapped_tensors(directory: Path) -> dict[str, Tensor]:
@@ -177,11 +195,11 @@ def _fit_layers(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
         replacement: nn.Module | None = None
-        if isinstance(module, nn.Linear):
+        if type(module) is nn.Linear:
             weight = tensors.get(f"{path}.weight", module.weight)
             has_bias = module.bias is not None
             replacement = WideLinear(weight.shape[1], weight.shape[0], has_bias, device="meta")
-        elif isinstance(module, nn.Embedding):
+        elif type(module) is nn.Embedding:  # one that scales, as Gemma's, computes its own way
             weight = tensors.get(f"{path}.weight", module.weight)
             replacement = WideEmbedding(weight.shape[0], weight.shape[1], device="meta")
         elif name == "self_attn" and not _is_stored(path, tensors):
@@ -193,7 +211,7 @@ def _fit_layers(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         if replacement is not None and _is_in(model, path):
             model.set_submodule(path, replacement)
     for module in model.modules():
-        if hasattr(module, "num_key_value_groups"):
+        if hasattr(module, "num_key_value_groups") and hasattr(module, "q_proj"):
             attention: Any = module
             rows = attention.q_proj.out_features
             attention.num_key_value_groups = rows // attention.k_proj.out_features

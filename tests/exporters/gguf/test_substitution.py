@@ -118,7 +118,7 @@ def test_bits_of_the_file_count_every_weight() -> None:
 def test_the_width_that_the_note_names_avoids_all() -> None:
     given = minilm(512, "q4_k_m")
     assert given.substituted == ()
-    assert substitution_notes(given) == []
+    assert substitution_notes(given) == [f"{given.bits_per_weight:.2f} bits per weight"]
     assert given.bits_per_weight == given.nominal_bits_per_weight
     refuse_substitutions(given, where="strict")
 
