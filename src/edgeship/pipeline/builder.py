@@ -10,6 +10,7 @@ from edgeship.artifact import Artifact, ArtifactFile, Manifest, read_artifact
 from edgeship.calibration.texts import TOKENIZER_NAME
 from edgeship.errors import EdgeshipError
 from edgeship.pipeline.advice import advise, easier_item
+from edgeship.pipeline.artifact_way import ArtifactWay
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.evaluation import COMMAND
 from edgeship.pipeline.language_way import LanguageWay
@@ -19,7 +20,7 @@ from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.runner import StageRunner
 from edgeship.pipeline.seal import gather_companions, gather_files, seal
 from edgeship.pipeline.stages import read_golden, table_sha256
-from edgeship.pipeline.way import ArtifactWay
+from edgeship.pipeline.way import Way
 from edgeship.pipeline.workspace import Workspace, package_versions
 from edgeship.story import Story
 from edgeship.vocabulary import Format, Role
@@ -61,7 +62,7 @@ class Builder:
         except EdgeshipError:
             return None
 
-    def _way(self, item: PlannedArtifact) -> ArtifactWay | LanguageWay:
+    def _way(self, item: PlannedArtifact) -> Way:
         way = LanguageWay if item.format is Format.GGUF else ArtifactWay
         return way(
             item,
@@ -72,7 +73,7 @@ class Builder:
             runner=self.runner,
         )
 
-    def _artifact(self, way: ArtifactWay | LanguageWay) -> Artifact:
+    def _artifact(self, way: Way) -> Artifact:
         """Sealed, with its evidence in the place of what earlier builds measured."""
         item, project = way.item, self._plan.project
         files = gather_files(way.emitted, way.payload, way.golden, read_golden(way.golden))
@@ -92,7 +93,7 @@ class Builder:
         wanted = (*others, *way.evidence)
         return artifact if wanted == present else artifact.with_evidence(wanted)
 
-    def _manifest(self, way: ArtifactWay | LanguageWay, files: Iterable[ArtifactFile]) -> Manifest:
+    def _manifest(self, way: Way, files: Iterable[ArtifactFile]) -> Manifest:
         item = way.item
         statistics = None if way.statistics is None else table_sha256(way.statistics)
         return Manifest(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeship.calibration.importance_file import read_importance
 from edgeship.evidence import Evidence
-from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload
+from edgeship.exporters.protocol import Card, Lowered
 from edgeship.pipeline import evaluation, language, stages
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.choice import (
@@ -17,40 +17,26 @@ from edgeship.pipeline.choice import (
     read_choice,
     scored_texts,
 )
-from edgeship.pipeline.data import Data, ProjectData
+from edgeship.pipeline.data import Data
 from edgeship.pipeline.embedding import embedding_loss, evaluate_embeddings
-from edgeship.pipeline.language_keys import language_keys
-from edgeship.pipeline.opened import OpenedModel
-from edgeship.pipeline.plan import PlannedArtifact
-from edgeship.pipeline.runner import StageRunner, Work
-from edgeship.pipeline.workspace import Workspace
+from edgeship.pipeline.language_keys import LanguageKeys, language_keys
+from edgeship.pipeline.way import Way
 from edgeship.source.encoder import is_causal
 from edgeship.story import Progress
 
 
-class LanguageWay:
-    """The results of the stages, with the names that `ArtifactWay` has for them."""
+class LanguageWay(Way):
+    """Lowered, weighted by importance, chosen, and evaluated in llama.cpp."""
 
-    def __init__(
-        self,
-        item: PlannedArtifact,
-        exporter: Exporter,
-        *,
-        workspace: Workspace,
-        data: ProjectData,
-        opened: OpenedModel,
-        runner: StageRunner,
-    ) -> None:
-        self.item = item
-        self.exporter = exporter
-        self._project = workspace.project
-        self._checkpoint = workspace.checkpoint
-        self._data = data
-        self._opened = opened
-        self._runner = runner
-        self._is_causal = is_causal(self._checkpoint)
-        self._keys = language_keys(item, exporter, workspace, data)
-        runner.used += self._keys.all()
+    @cached_property
+    def _keys(self) -> LanguageKeys:
+        keys = language_keys(self.item, self.exporter, self._workspace, self._data)
+        self._runner.used += keys.all()
+        return keys
+
+    @cached_property
+    def _is_causal(self) -> bool:
+        return is_causal(self._checkpoint)
 
     @cached_property
     def lowered(self) -> Lowered:
@@ -89,11 +75,6 @@ class LanguageWay:
         return self._weighted if self._is_weighted and self._weighted else self._plain
 
     @cached_property
-    def payload(self) -> Payload:
-        """What the exporter says of it."""
-        return stages.read_payload(self.emitted)
-
-    @cached_property
     def golden(self) -> Path:
         """Prompts with the tokens that follow; of an encoder texts with their embeddings."""
 
@@ -124,9 +105,10 @@ class LanguageWay:
 
     @cached_property
     def _choice(self) -> Choice | None:
+        plain = self._plain  # first: what cannot be written is told before importance is made
         if self._keys.choose is None or self._weighted is None:
             return None
-        plain, weighted = self._plain, self._weighted
+        weighted = self._weighted
         text = self._project.model.text
         assert text is not None  # texts need such an input
         length = text.length
@@ -164,6 +146,3 @@ class LanguageWay:
 
         detail = "" if importance is None else " with importance"
         return self._run(key, work, detail)
-
-    def _run(self, key: StageKey, work: Work, detail: str = "") -> Path:
-        return self._runner.run(key, self.exporter, f"{self.item.name}{detail}", work)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
 
-from edgeship.evidence import Evidence, SpeedShare
-from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload
-from edgeship.pipeline import evaluation, stages
-from edgeship.pipeline.audit import audit_samples, read_audit
+from edgeship.evidence import Evidence
+from edgeship.exporters.protocol import Exporter, Lowered, Payload
+from edgeship.pipeline import stages
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.data import ProjectData
-from edgeship.pipeline.keys import artifact_keys
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.runner import StageRunner, Work
-from edgeship.pipeline.speed import measure_speed, read_speed
 from edgeship.pipeline.workspace import Workspace
-from edgeship.story import Progress
 
 
-class ArtifactWay:
+class Way(ABC):
     """The results of the stages of one artifact."""
 
     def __init__(
@@ -36,141 +32,47 @@ class ArtifactWay:
     ) -> None:
         self.item = item
         self.exporter = exporter
+        self._workspace = workspace
         self._project = workspace.project
         self._checkpoint = workspace.checkpoint
         self._data = data
         self._opened = opened
         self._runner = runner
-        self._keys = artifact_keys(item, exporter, workspace, data, opened.imports(exporter))
-        runner.used += self._keys.all()
 
-    @cached_property
+    @property
+    @abstractmethod
     def lowered(self) -> Lowered:
-        """The float file.
+        """The float file, or what stands for it."""
 
-        Raises:
-            ConfigurationError: The labels are not those of its output.
-        """
-
-        def work(path: Path, _: Progress) -> None:
-            load = self._opened.load
-            stages.lower(self.exporter, load, self._checkpoint, self._data, path)
-
-        lowered = stages.read_lowered(self._run(self._keys.lower, work))
-        evaluation.require_label_count(self._project, lowered.contract)
-        return lowered
-
-    @cached_property
+    @property
+    @abstractmethod
     def statistics(self) -> Path | None:
-        """The table, where ranges are needed."""
-        if self._keys.observe is None:
-            return None
+        """Directory of what was observed, where the precision needs it."""
 
-        def work(path: Path, progress: Progress) -> None:
-            samples = self._data.calibration
-            stages.observe_samples(self._project, self.lowered, samples, path, progress)
-
-        return self._run(self._keys.observe, work)
-
-    @cached_property
+    @property
+    @abstractmethod
     def audit(self) -> tuple[str, ...]:
-        """What the manifest must say of the representative data.
+        """What the manifest must say of what was observed."""
 
-        Raises:
-            ConfigurationError: The data is certainly wrong; no artifact may be made of it.
-        """
-        if self._keys.audit is None or self.statistics is None:
-            return ()
-        statistics = self.statistics
-
-        def work(path: Path, progress: Progress) -> None:
-            audit_samples(
-                self.lowered,
-                statistics,
-                self._project.model.input_specs(),
-                self._data.calibration,
-                None if self._project.evaluation is None else self._data.evaluation,
-                self._data.skipped,
-                path,
-                progress,
-            )
-
-        return read_audit(self._run(self._keys.audit, work))
-
-    @cached_property
+    @property
+    @abstractmethod
     def emitted(self) -> Path:
-        """The artifact's files; only of data that passed the audit."""
-        self.audit  # noqa: B018 - refuses
+        """The artifact's files."""
 
-        def work(path: Path, progress: Progress) -> None:
-            ranges = None
-            if self.statistics is not None:
-                ranges = stages.solve(self.lowered, self.statistics, self.item.ranges)
-            labels = evaluation.read_labels(self._project)
-            card = Card(name=self._project.model.name, labels=labels)
-            checkpoint = self._checkpoint
-            stages.emit(
-                self.exporter, self.lowered, ranges, self.item, card, checkpoint, path, progress
-            )
+    @property
+    @abstractmethod
+    def golden(self) -> Path:
+        """The golden pack."""
 
-        return self._run(self._keys.emit, work)
+    @property
+    @abstractmethod
+    def evidence(self) -> tuple[Evidence, ...]:
+        """What was measured."""
 
     @cached_property
     def payload(self) -> Payload:
         """What the exporter says of the files."""
         return stages.read_payload(self.emitted)
-
-    @cached_property
-    def golden(self) -> Path:
-        """The golden pack."""
-
-        def work(path: Path, _: Progress) -> None:
-            stages.golden(self._opened.model, self.emitted, self._data, path)
-
-        return self._run(self._keys.golden, work)
-
-    @cached_property
-    def evidence(self) -> tuple[Evidence, ...]:
-        """One measurement in each runtime that can run the files and is on this host."""
-        able = {need.runtime for need in self.payload.requires.any_of}
-        found = {
-            runtime: self._evidence_in(runtime, key)
-            for runtime, key in self._keys.evaluate.items()
-            if runtime in able
-        }
-        shared = self.lowered.runtime
-        if self._keys.speed is not None and shared in found:
-            speed = self._speed(self._keys.speed)
-            found[shared] = replace(found[shared], speed=speed)
-        return tuple(found.values())
-
-    def _speed(self, key: StageKey) -> SpeedShare:
-        def work(path: Path, _: Progress) -> None:
-            inputs = self._project.model.input_specs()
-            measure_speed(self.lowered, self.emitted, inputs, self._data, path)
-
-        return read_speed(self._run(key, work))
-
-    def _evidence_in(self, runtime: str, key: StageKey) -> Evidence:
-        reference = self._reference
-
-        def work(path: Path, progress: Progress) -> None:
-            evaluation.evaluate(
-                self._project, self.emitted, runtime, reference, self._data, path, progress
-            )
-
-        return evaluation.read_evidence(self._run(key, work, f" in {runtime}"))
-
-    @cached_property
-    def _reference(self) -> Path | None:
-        """The float model's outputs, where there is evaluation data."""
-        if self._keys.reference is None:
-            return None
-
-        def work(path: Path, progress: Progress) -> None:
-            evaluation.reference(self._opened.model, self._data.evaluation, path, progress)
-
-        return self._run(self._keys.reference, work)
 
     def _run(self, key: StageKey, work: Work, detail: str = "") -> Path:
         return self._runner.run(key, self.exporter, f"{self.item.name}{detail}", work)

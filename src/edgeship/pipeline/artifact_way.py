@@ -1,0 +1,151 @@
+"""Artifact way: an ONNX or TFLite artifact through its stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from edgeship.evidence import Evidence, SpeedShare
+from edgeship.exporters.protocol import Card, Lowered
+from edgeship.pipeline import evaluation, stages
+from edgeship.pipeline.audit import audit_samples, read_audit
+from edgeship.pipeline.cache import StageKey
+from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
+from edgeship.pipeline.speed import measure_speed, read_speed
+from edgeship.pipeline.way import Way
+from edgeship.story import Progress
+
+
+class ArtifactWay(Way):
+    """Lowered, observed, audited, emitted, and evaluated in every runtime of the target."""
+
+    @cached_property
+    def _keys(self) -> ArtifactKeys:
+        imports = self._opened.imports(self.exporter)
+        keys = artifact_keys(self.item, self.exporter, self._workspace, self._data, imports)
+        self._runner.used += keys.all()
+        return keys
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        """The float file.
+
+        Raises:
+            ConfigurationError: The labels are not those of its output.
+        """
+
+        def work(path: Path, _: Progress) -> None:
+            load = self._opened.load
+            stages.lower(self.exporter, load, self._checkpoint, self._data, path)
+
+        lowered = stages.read_lowered(self._run(self._keys.lower, work))
+        evaluation.require_label_count(self._project, lowered.contract)
+        return lowered
+
+    @cached_property
+    def statistics(self) -> Path | None:
+        """The table, where ranges are needed."""
+        if self._keys.observe is None:
+            return None
+
+        def work(path: Path, progress: Progress) -> None:
+            samples = self._data.calibration
+            stages.observe_samples(self._project, self.lowered, samples, path, progress)
+
+        return self._run(self._keys.observe, work)
+
+    @cached_property
+    def audit(self) -> tuple[str, ...]:
+        """What the manifest must say of the representative data.
+
+        Raises:
+            ConfigurationError: The data is certainly wrong; no artifact may be made of it.
+        """
+        if self._keys.audit is None or self.statistics is None:
+            return ()
+        statistics = self.statistics
+
+        def work(path: Path, progress: Progress) -> None:
+            audit_samples(
+                self.lowered,
+                statistics,
+                self._project.model.input_specs(),
+                self._data.calibration,
+                None if self._project.evaluation is None else self._data.evaluation,
+                self._data.skipped,
+                path,
+                progress,
+            )
+
+        return read_audit(self._run(self._keys.audit, work))
+
+    @cached_property
+    def emitted(self) -> Path:
+        """The artifact's files; only of data that passed the audit."""
+        self.audit  # noqa: B018 - refuses
+
+        def work(path: Path, progress: Progress) -> None:
+            ranges = None
+            if self.statistics is not None:
+                ranges = stages.solve(self.lowered, self.statistics, self.item.ranges)
+            labels = evaluation.read_labels(self._project)
+            card = Card(name=self._project.model.name, labels=labels)
+            checkpoint = self._checkpoint
+            stages.emit(
+                self.exporter, self.lowered, ranges, self.item, card, checkpoint, path, progress
+            )
+
+        return self._run(self._keys.emit, work)
+
+    @cached_property
+    def golden(self) -> Path:
+        """The golden pack."""
+
+        def work(path: Path, _: Progress) -> None:
+            stages.golden(self._opened.model, self.emitted, self._data, path)
+
+        return self._run(self._keys.golden, work)
+
+    @cached_property
+    def evidence(self) -> tuple[Evidence, ...]:
+        """One measurement in each runtime that can run the files and is on this host."""
+        able = {need.runtime for need in self.payload.requires.any_of}
+        found = {
+            runtime: self._evidence_in(runtime, key)
+            for runtime, key in self._keys.evaluate.items()
+            if runtime in able
+        }
+        shared = self.lowered.runtime
+        if self._keys.speed is not None and shared in found:
+            speed = self._speed(self._keys.speed)
+            found[shared] = replace(found[shared], speed=speed)
+        return tuple(found.values())
+
+    def _speed(self, key: StageKey) -> SpeedShare:
+        def work(path: Path, _: Progress) -> None:
+            inputs = self._project.model.input_specs()
+            measure_speed(self.lowered, self.emitted, inputs, self._data, path)
+
+        return read_speed(self._run(key, work))
+
+    def _evidence_in(self, runtime: str, key: StageKey) -> Evidence:
+        reference = self._reference
+
+        def work(path: Path, progress: Progress) -> None:
+            evaluation.evaluate(
+                self._project, self.emitted, runtime, reference, self._data, path, progress
+            )
+
+        return evaluation.read_evidence(self._run(key, work, f" in {runtime}"))
+
+    @cached_property
+    def _reference(self) -> Path | None:
+        """The float model's outputs, where there is evaluation data."""
+        if self._keys.reference is None:
+            return None
+
+        def work(path: Path, progress: Progress) -> None:
+            evaluation.reference(self._opened.model, self._data.evaluation, path, progress)
+
+        return self._run(self._keys.reference, work)
