@@ -43,6 +43,7 @@ class GgufExporter:
         from edgeship.exporters.gguf.architectures import read_blueprint
         from edgeship.exporters.gguf.mixture import assign_kinds
         from edgeship.exporters.gguf.substitution import substitution_problems
+        from edgeship.exporters.gguf.vocabulary import read_vocabulary
 
         target, source, recipe = request.target, request.model.source, request.recipe
         where = f"edgeship.toml: targets.{target.name}.gguf"
@@ -57,6 +58,7 @@ class GgufExporter:
         assert not isinstance(source, FactorySource)  # just refused
         try:
             blueprint = read_blueprint(source.path)
+            read_vocabulary(source.path, blueprint.architecture, blueprint.facts.vocabulary)
         except EdgeshipError as error:
             yield from error.problems
             return

@@ -14,7 +14,7 @@ from typing import Final
 from edgeship.errors import ExportFailed, Problem
 from edgeship.exchange import NEW_PREFIX
 
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class ReservedFile:

@@ -114,7 +114,8 @@ def _mismatch(
         f"pre-tokenizer {vocabulary.pretokenizer!r}, at token {place} of {_shown(text)}",
         expected=_pieces(vocabulary, expected, place),
         found=_pieces(vocabulary, found, place),
-        remedy='set converter = "PATH/convert_hf_to_gguf.py" of a llama.cpp that knows the model',
+        remedy="look at the tokenizer's normalizer (llama.cpp keeps runs of spaces), or set "
+        'converter = "PATH/convert_hf_to_gguf.py" of a llama.cpp that knows the model',
     )
     return ExportFailed(problem)
 

@@ -27,6 +27,10 @@ from edgeship.exporters.gguf.vocabulary.wordpiece import wordpiece_metadata
 
 _LLAMA: Final = frozenset({"llama", "deci"})
 _SPACE_PREFIX: Final = "tokenizer.ggml.add_space_prefix"
+_UNKNOWN: Final = "tokenizer.ggml.unknown_token_id"
+_ASSUMED: Final = 102
+"""Largest of the numbers that llama.cpp assumes for a WordPiece file without special tokens
+(llama-vocab.cpp, LLAMA_VOCAB_TYPE_WPM); beyond the vocabulary it ends the process."""
 _TEKKEN: Final = "tekken.json"
 
 
@@ -71,12 +75,25 @@ def read_vocabulary(directory: Path, architecture: str, size: int) -> Vocabulary
     check_distinct(tokens, str(directory))
     if known[MODEL].value == "llama":
         check_bytes(tokens, str(directory))
+    if known[MODEL].value == "bert" and _UNKNOWN not in known and len(tokens) <= _ASSUMED:
+        raise ConfigurationError(_unnamed_special(directory))
     return Vocabulary(
         metadata=metadata,
         size=len(tokens),
         kind=str(known[MODEL].value),
         pretokenizer=str(known[PRE].value),
         tokens=tokens,
+    )
+
+
+def _unnamed_special(directory: Path) -> Problem:
+    return Problem(
+        where=str(directory / "tokenizer_config.json"),
+        what="the tokenizer names no unknown token, and llama.cpp would take number 100 for it, "
+        "which this vocabulary does not have",
+        expected="unk_token, cls_token and sep_token",
+        found="none",
+        remedy="save the tokenizer with tokenizer.save_pretrained()",
     )
 
 
