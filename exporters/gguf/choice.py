@@ -15,7 +15,9 @@ from edgeship.exporters.gguf.kinds import Kind
 from edgeship.targets import Arch
 
 if TYPE_CHECKING:
+    from edgeship.exporters.gguf.substitution import Substitution
     from edgeship.targets import Gpu
+    from edgeship.targets.target import Cpu
 
 _BYTE_PRODUCTS: Final = (6, 1)
 """Compute capability from which a CUDA GPU multiplies bytes. Source: ggml-cuda/common.cuh of
@@ -67,6 +69,17 @@ def recommended_type(
         f"become the larger Q5_0"
     )
     return Recommendation("iq4_nl", reason + _unquantized(unfit))
+
+
+def choice_notes(cpu: Cpu, file_type: str, substituted: Collection[Substitution]) -> list[str]:
+    """A line for people where widths make another type the better one on the board's CPU."""
+    widths = {one.columns for one in substituted}
+    if not widths:
+        return []
+    better = recommended_type(cpu.arch, cpu.features, None, widths)
+    if better.file_type == file_type:
+        return []
+    return [f"{better.file_type} may suit the board's CPU better: {better.reason}"]
 
 
 def repacked_kinds(arch: Arch, features: Collection[str]) -> frozenset[Kind]:

@@ -33,7 +33,7 @@ class GgufExporter:
 
     tools = Tools(
         lower_version=1,
-        emit_version=1,
+        emit_version=2,
         packages=("llama-cpp-python", "gguf", "numpy", "torch", "transformers"),
         extra="gguf",
     )
@@ -112,6 +112,7 @@ class GgufExporter:
         """See `Exporter.emit`: one file, streamed from the checkpoint."""
         from edgeship.calibration.importance import Importance
         from edgeship.exporters.gguf.assembly import assemble, write_assembly
+        from edgeship.exporters.gguf.choice import choice_notes
         from edgeship.exporters.gguf.forecast import memory_note
         from edgeship.exporters.gguf.substitution import substitution_notes
 
@@ -142,6 +143,7 @@ class GgufExporter:
             ),
             notes=(
                 *substitution_notes(assembly.assignment),
+                *choice_notes(target.cpu, recipe.precision, assembly.assignment.substituted),
                 memory_note(forecast, target.memory_bytes),
             ),
             output_steps={},

@@ -8,12 +8,14 @@ from typing import Final
 import pytest
 
 from edgeship.exporters.gguf.blueprint import ModelFacts, TensorPlan
-from edgeship.exporters.gguf.choice import recommended_type, repacked_kinds
+from edgeship.exporters.gguf.choice import choice_notes, recommended_type, repacked_kinds
 from edgeship.exporters.gguf.file_types import FILE_TYPES
 from edgeship.exporters.gguf.kinds import Kind
 from edgeship.exporters.gguf.mixture import assign_kinds
+from edgeship.exporters.gguf.substitution import Substitution
 from edgeship.runtimes.llama_library import LlamaModel
 from edgeship.targets import Arch, Gpu, load_target, target_names
+from edgeship.targets.target import Cpu
 from edgeship.vocabulary import Format
 
 official = SimpleNamespace(**run_path(str(Path(__file__).parent / "official_types.py")))
@@ -50,6 +52,18 @@ def test_the_type_follows_features_gpu_and_widths(
     given = recommended_type(arch, features, gpu, widths)
     assert given.file_type == file_type
     assert words in given.reason
+
+
+def test_a_note_names_the_better_type_where_widths_forced_others() -> None:
+    dotprod = Cpu(arch=Arch.AARCH64, cores="4 x Cortex-A76", features=("asimddp",))
+    forced = [
+        Substitution(tensor="a", wanted=Kind.Q4_K, got=Kind.Q5_0, columns=384, width=512),
+    ]
+    (note,) = choice_notes(dotprod, "q4_k_m", forced)
+    assert note.startswith("iq4_nl may suit the board's CPU better: ")
+    assert "rows of 384" in note
+    assert choice_notes(dotprod, "iq4_nl", forced) == []
+    assert choice_notes(dotprod, "q4_k_m", []) == []
 
 
 def test_the_catalogue_ships_what_is_recommended() -> None:
