@@ -14,7 +14,7 @@ from typing import Final
 from edgeship.errors import ExportFailed, Problem
 from edgeship.exchange import NEW_PREFIX
 
-_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ReservedFile:
@@ -87,7 +87,7 @@ def _explained(destination: Path, size_bytes: int) -> Iterator[None]:
             where=str(destination),
             what="the file cannot be written",
             found=error.strerror,
-            remedy="name a directory that can be written to",
+            remedy="make the directory writable, and lift limits on the size of files",
         )
         raise ExportFailed(problem) from error
 
