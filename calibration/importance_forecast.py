@@ -10,8 +10,6 @@ from edgeship.source.encoder import is_causal
 from edgeship.source.hf_config import CONFIG, read_hf_config
 from edgeship.source.stored_checkpoint import open_checkpoint
 
-_MEMINFO: Final = Path("/proc/meminfo")
-_CGROUP: Final = Path("/sys/fs/cgroup")
 _LIBRARIES_BYTES: Final = 700 << 20
 """Of a process that has imported torch, transformers and gguf (measured: 452 MiB, and 618 MiB in a
 fresh environment, where files are read and compiled for the first time)."""
@@ -55,21 +53,3 @@ def forecast_importance(directory: Path, chunk_tokens: int) -> ImportanceForecas
         mapped = sum(entry.size_bytes for entry in entries)
         return ImportanceForecast(held=held + 2 * block, mapped=mapped)
     return ImportanceForecast(held=held + 4 * sum(entry.elements for entry in entries), mapped=0)
-
-
-def available_bytes() -> int | None:
-    """Memory that can be had without swapping; None where the system does not say.
-
-    MemAvailable of /proc/meminfo (proc(5), in KiB), or what the control group leaves if that is
-    less (cgroups(7), version 2).
-    """
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-        found = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail"))
-    except (OSError, StopIteration):
-        return None
-    try:
-        limit, used = (int((_CGROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
-    except (OSError, ValueError):  # no group, or "max"
-        return found
-    return min(found, max(0, limit - used))

@@ -18,7 +18,6 @@ from typing import Any, Final
 
 from edgeship.calibration.importance_forecast import (
     ImportanceForecast,
-    available_bytes,
     forecast_importance,
 )
 from edgeship.errors import (
@@ -28,6 +27,7 @@ from edgeship.errors import (
     Problem,
     RequirementMissing,
 )
+from edgeship.memory import available_bytes
 from edgeship.quantities import text_from_bytes
 
 CHUNK_TOKENS: Final = 512

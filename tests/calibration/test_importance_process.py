@@ -7,9 +7,10 @@ from typing import Final
 import pytest
 
 from edgeship.calibration.importance_file import read_importance
-from edgeship.calibration.importance_forecast import available_bytes, forecast_importance
+from edgeship.calibration.importance_forecast import forecast_importance
 from edgeship.calibration.importance_process import importance_in_process
 from edgeship.errors import ConfigurationError, ExportFailed, RequirementMissing
+from edgeship.memory import available_bytes
 
 models = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "tiny_text_models.py")))
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from edgeship.exporters.registry import EXPORTERS, load_exporter
+from edgeship.memory import available_bytes
 from edgeship.pipeline.workspace import open_workspace, package_versions
 from edgeship.project import Project
 from edgeship.runtimes.protocol import RUNTIMES, installed_version, load_runtime
 from edgeship.vocabulary import Format
 
-_MEMINFO: Final = Path("/proc/meminfo")
 _BASE_BYTES: Final = 450_000_000
 """Peak of a build of ResNet-20, nearly all of it torch and onnx themselves (measured: 447 MB)."""
 _MEMORY_FACTOR: Final = 8
@@ -72,7 +72,7 @@ def examine_machine(directory: Path) -> Health:
         python=platform.python_version(),
         machine=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
-        memory_free_bytes=_free_memory(),
+        memory_free_bytes=available_bytes(),
         disk_free_bytes=shutil.disk_usage(directory).free,
         formats=tuple(_examine_format(format_) for format_ in Format),
         runtimes=tuple(
@@ -110,15 +110,3 @@ def _examine_format(format_: Format) -> FormatHealth:
         versions=package_versions(tools.packages),
         command=f"pip install 'edgeship[{tools.extra}]'" if absent else None,
     )
-
-
-def _free_memory() -> int | None:
-    """MemAvailable of /proc/meminfo (proc(5), in KiB)."""
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None

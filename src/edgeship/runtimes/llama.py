@@ -14,7 +14,7 @@ from edgeship.runtimes.llama_library import (
     is_encoder,
     load_library,
 )
-from edgeship.runtimes.protocol import installed_version
+from edgeship.runtimes.protocol import installed_version, runtime_package
 from edgeship.vocabulary import Output
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-PACKAGE: Final = "llama-cpp-python"
 IDS: Final = "input_ids"
 MASK: Final = "attention_mask"
 TYPES: Final = "token_type_ids"
@@ -234,7 +233,7 @@ class LlamaRuntime:
 
     def version(self) -> str | None:
         """See `Runtime.version`."""
-        return installed_version(PACKAGE)
+        return installed_version(runtime_package("llama.cpp"))
 
     def open(self, file: Path, *, threads: int = 1) -> LlamaSession:
         """See `Runtime.open`."""
