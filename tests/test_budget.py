@@ -16,7 +16,8 @@ from edgeship.budget import (
 )
 from edgeship.contract import Contract
 from edgeship.errors import ExitCode
-from edgeship.evidence import ClassShare, Evidence
+from edgeship.evidence import Evidence
+from edgeship.measurements import ClassShare
 from edgeship.vocabulary import Format, Metric, Place, Role, Rung, Verdict
 
 NAN = float("nan")

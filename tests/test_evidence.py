@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.evidence import Evidence, Rates, best_evidence, describe_host, utc_now
+from edgeship.evidence import Evidence, best_evidence, describe_host, utc_now
+from edgeship.measurements import Rates
 from edgeship.vocabulary import Metric, Place, Rung
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

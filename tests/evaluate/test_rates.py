@@ -10,7 +10,7 @@ import pytest
 
 from edgeship.evaluate.rates import measure_rates, rates_line
 from edgeship.evaluate.speed import Clock
-from edgeship.evidence import Rates
+from edgeship.measurements import Rates
 from edgeship.runtimes.llama import LlamaSession
 
 models = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "tiny_text_models.py")))

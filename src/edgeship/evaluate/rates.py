@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 from edgeship.evaluate.speed import Clock
-from edgeship.evidence import Rates
+from edgeship.measurements import Rates
 
 _PARTS: Final = (8, 4, 2, 1)
 """Of prompt and continuation: a round has an eighth, and twice as much as long as that fits.

@@ -6,8 +6,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from edgeship.evidence import Evidence, SpeedShare
+from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Card, Lowered
+from edgeship.measurements import SpeedShare
 from edgeship.pipeline import evaluation, stages
 from edgeship.pipeline.audit import audit_samples, read_audit
 from edgeship.pipeline.cache import StageKey

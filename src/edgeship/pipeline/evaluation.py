@@ -18,7 +18,8 @@ from edgeship.evaluate.outputs import (
     require_labels,
     write_outputs,
 )
-from edgeship.evidence import ClassShare, Evidence, describe_host, utc_now
+from edgeship.evidence import Evidence, describe_host, utc_now
+from edgeship.measurements import ClassShare
 from edgeship.pipeline.data import PROBES, ProjectData
 from edgeship.pipeline.stages import model_file, read_payload
 from edgeship.project import Project

@@ -13,7 +13,7 @@ from edgeship.calibration.importance_process import importance_in_process
 from edgeship.evaluate.golden_tokens import PROMPTS, TokenCase, write_token_pack
 from edgeship.evaluate.language import LanguageMeasurement, cut_chunks, measure_language
 from edgeship.evaluate.rates import measure_rates
-from edgeship.evidence import Rates
+from edgeship.measurements import Rates
 from edgeship.pipeline.choice import Loss
 from edgeship.pipeline.data import Data, ProjectData
 from edgeship.pipeline.evaluation import host_evidence, write_evidence

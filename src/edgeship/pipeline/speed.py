@@ -9,8 +9,8 @@ from typing import Final
 
 from edgeship.contract import TensorSpec
 from edgeship.evaluate.speed import compare_speed
-from edgeship.evidence import SpeedShare
 from edgeship.exporters.protocol import Lowered
+from edgeship.measurements import SpeedShare
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.stages import model_file, read_payload
 from edgeship.runtimes.adapter import encode_inputs
