@@ -10,14 +10,15 @@ from edgeship.artifact import ArtifactFile, Manifest, Requirements, RuntimeNeed
 from edgeship.budget import (
     Budget,
     Judgement,
-    judge_artifact,
     worst_exit_code,
     worst_verdict,
 )
 from edgeship.contract import Contract
 from edgeship.errors import ExitCode
 from edgeship.evidence import Evidence
-from edgeship.measurements import ClassShare
+from edgeship.judging import judge_artifact
+from edgeship.latency import Latency, MemoryUse
+from edgeship.measurements import ClassShare, Failure
 from edgeship.vocabulary import Format, Metric, Place, Role, Rung, Verdict
 
 NAN = float("nan")
@@ -334,3 +335,121 @@ def test_the_worst_class_is_held_against_its_own_limit(limit: float, code: ExitC
     (own,) = [item for item in judgements if item.quantity == "class_drop"]
     assert own.exit_code is code
     assert "cat" in own.detail
+
+
+def _board(
+    place: Place = Place.DEVICE, *, runtime: str = "ai-edge-litert", **changes: object
+) -> Evidence:
+    where = {"runtime": runtime, "version": "2.0", "device": "kitchen"}
+    bare = replace(_evidence({}, place=place), where=where)
+    return replace(bare, **changes)  # type: ignore[arg-type]
+
+
+def _latency(p95_ms: float, **changes: object) -> Latency:
+    latency = Latency(
+        p50_ms=p95_ms / 2,
+        p90_ms=p95_ms,
+        p95_ms=p95_ms,
+        p99_ms=p95_ms * 2,
+        p95_ci95_ms=None,
+        cold_ms=1.0,
+        load_ms=1.0,
+        sustained_p95_ms=None,
+        queries=1024,
+        duration_s=60.0,
+        warm_up_queries=10,
+        threads=1,
+        governor=("performance",),
+        frequency_khz=None,
+        temperature_c=None,
+        is_valid=True,
+        reasons=(),
+    )
+    return replace(latency, **changes)  # type: ignore[arg-type]
+
+
+def _only(quantity: str, *evidence: Evidence, budget: Budget = BOARD) -> list[Judgement]:
+    judgements = judge_artifact(_manifest(*evidence), budget, metric="top1")
+    return [judgement for judgement in judgements if judgement.quantity == quantity]
+
+
+@pytest.mark.parametrize(("p95_ms", "verdict"), [(6.0, Verdict.PASS), (6.01, Verdict.FAIL)])
+def test_latency_of_a_device_is_held_against_its_limit(p95_ms: float, verdict: Verdict) -> None:
+    (judgement,) = _only("latency_p95", _board(latency=_latency(p95_ms)))
+    assert judgement.verdict is verdict
+    assert "kitchen" in judgement.detail
+    assert judgement.exit_code is (ExitCode.BUDGET if verdict is Verdict.FAIL else ExitCode.OK)
+
+
+@pytest.mark.parametrize("place", [Place.HOST, Place.EMULATED])
+def test_latency_from_elsewhere_is_none_of_the_device(place: Place) -> None:
+    (judgement,) = _only("latency_p95", _board(place, latency=_latency(1.0)))
+    assert judgement.verdict is Verdict.UNMEASURED
+
+
+def test_latency_that_is_not_valid_is_unmeasured_with_the_reason() -> None:
+    latency = _latency(1.0, is_valid=False, reasons=("throttled: at 61 s",))
+    (judgement,) = _only("latency_p95", _board(latency=latency))
+    assert judgement.verdict is Verdict.UNMEASURED
+    assert "throttled: at 61 s" in judgement.detail
+
+
+def test_the_last_latency_of_each_runtime_counts() -> None:
+    slow, fast = _board(latency=_latency(9.0)), _board(latency=_latency(1.0))
+    other = _board(runtime="tflite-runtime", latency=_latency(2.0))
+    verdicts = [item.verdict for item in _only("latency_p95", slow, fast, other)]
+    assert verdicts == [Verdict.PASS, Verdict.PASS]
+
+
+@pytest.mark.parametrize(
+    ("peak", "verdict"), [(70_000_000, Verdict.PASS), (74_000_001, Verdict.FAIL)]
+)
+def test_memory_is_the_peak_less_the_imported_runtime(peak: int, verdict: Verdict) -> None:
+    memory = MemoryUse(peak_bytes=peak, imported_bytes=10_000_000)
+    (judgement,) = _only("memory", _board(Place.EMULATED, memory=memory))
+    assert judgement.verdict is verdict
+    assert "emulated" in judgement.detail
+
+
+def test_memory_of_a_device_goes_before_that_of_an_emulated_board() -> None:
+    much, little = (
+        MemoryUse(peak_bytes=10**9, imported_bytes=0),
+        MemoryUse(peak_bytes=1, imported_bytes=0),
+    )
+    device, emulated = _board(memory=much), _board(Place.EMULATED, memory=little)
+    (judgement,) = _only("memory", device, emulated)
+    assert judgement.verdict is Verdict.FAIL
+
+
+def test_memory_of_another_place_than_the_budget_names_does_not_count() -> None:
+    memory = MemoryUse(peak_bytes=1, imported_bytes=0)
+    budget = replace(BOARD, evidence=Place.DEVICE)
+    (judgement,) = _only("memory", _board(Place.EMULATED, memory=memory), budget=budget)
+    assert judgement.exit_code is ExitCode.MISSING
+
+
+def test_what_failed_on_a_board_fails_the_artifact() -> None:
+    failure = Failure(outcome="illegal-instruction", detail="it used an instruction")
+    (judgement,) = _only("device", _board(failure=failure), budget=Budget())
+    assert judgement.verdict is Verdict.FAIL
+    assert judgement.exit_code is ExitCode.DEVICE_MISMATCH
+    assert judgement.detail == "it used an instruction (device, ai-edge-litert 2.0, kitchen)"
+
+
+def _sample(top1: float, samples: int) -> Evidence:
+    return _board(metrics=PERFECT | {Metric.TOP1: top1}, samples=samples)
+
+
+def test_a_few_samples_on_a_board_do_not_fail_by_chance() -> None:
+    """Two points of 50 samples are one image."""
+    host = _evidence_in("ai-edge-litert")
+    judgements = judge_artifact(_manifest(host, _sample(0.78, 50)), Budget(), metric="top1")
+    assert {judgement.verdict for judgement in judgements} == {Verdict.PASS}
+
+
+def test_a_few_samples_on_a_board_fail_where_chance_explains_nothing() -> None:
+    host = _evidence_in("ai-edge-litert")
+    judgements = judge_artifact(_manifest(host, _sample(0.3, 50)), Budget(), metric="top1")
+    (judgement,) = [item for item in judgements if item.verdict is Verdict.FAIL]
+    assert judgement.exit_code is ExitCode.ACCURACY
+    assert "50 samples, device" in judgement.detail

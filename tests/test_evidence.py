@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeship.evidence import Evidence, best_evidence, describe_host, utc_now
-from edgeship.measurements import Rates
+from edgeship.latency import MemoryUse, Work
+from edgeship.measurements import Failure, Rates
 from edgeship.vocabulary import Metric, Place, Rung
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -26,6 +27,14 @@ RATES = st.builds(
     rounds=st.integers(1, 100),
     spread=st.tuples(NUMBERS, NUMBERS),
 )
+MEMORY = st.builds(MemoryUse, peak_bytes=st.integers(0), imported_bytes=st.integers(0))
+WORK = st.builds(
+    Work,
+    instructions=st.integers(1),
+    spread=st.tuples(st.integers(1), st.integers(1)),
+    inferences=st.integers(1),
+    cpu=st.text(),
+)
 EVIDENCE = st.builds(
     Evidence,
     rung=st.sampled_from(Rung),
@@ -39,6 +48,9 @@ EVIDENCE = st.builds(
     command=st.text(),
     at=MOMENTS,
     rates=st.none() | RATES,
+    memory=st.none() | MEMORY,
+    work=st.none() | WORK,
+    failure=st.none() | st.builds(Failure, outcome=st.text(), detail=st.text()),
 )
 HOST = Evidence(
     rung=Rung.MATCHES,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from edgeship.measurements import ClassShare, Rates, SpeedShare
+from edgeship.latency import Latency, MemoryUse, Work
+from edgeship.measurements import ClassShare, Failure, Rates, SpeedShare
 from edgeship.vocabulary import Metric, Place, Rung
 
 _CPU_INFO: Final = Path("/proc/cpuinfo")
@@ -33,6 +34,10 @@ class Evidence:
         worst_class: The class that lost most against the float model, where classes are known.
         speed: Against the float file, where that is another one.
         rates: Of a language model that was timed.
+        memory: Of the process that ran it.
+        latency: Of a board, never of an emulated one.
+        work: Of an emulated board that counts instructions.
+        failure: What ended it on a board, where something did.
     """
 
     rung: Rung
@@ -48,35 +53,43 @@ class Evidence:
     worst_class: ClassShare | None = None
     speed: SpeedShare | None = None
     rates: Rates | None = None
+    memory: MemoryUse | None = None
+    latency: Latency | None = None
+    work: Work | None = None
+    failure: Failure | None = None
+
+    @property
+    def origin(self) -> str:
+        """Place, runtime and version, for people."""
+        stand_in = ["stand-in"] if self.stand_in else []
+        runtime = " ".join(self.where[key] for key in ("runtime", "version") if key in self.where)
+        return ", ".join([str(self.place), *stand_in, runtime]).rstrip(", ")
+
+    def with_metrics(self, metrics: Mapping[Metric, float]) -> Evidence:
+        """The same with other metrics."""
+        return replace(self, metrics=metrics)
 
     def to_json(self) -> dict[str, object]:
         """As in the manifest."""
-        worst = {} if self.worst_class is None else {"worst_class": self.worst_class.to_json()}
-        speed = {} if self.speed is None else {"speed": self.speed.to_json()}
-        rates = {} if self.rates is None else {"rates": self.rates.to_json()}
-        return (
-            worst
-            | speed
-            | rates
-            | {
-                "rung": str(self.rung),
-                "place": str(self.place),
-                "stand_in": self.stand_in,
-                "where": dict(self.where),
-                "metrics": {str(key): value for key, value in self.metrics.items()},
-                "samples": self.samples,
-                "ci95": None if self.ci95 is None else list(self.ci95),
-                "data_sha256": self.data_sha256,
-                "command": self.command,
-                "at": self.at,
-            }
-        )
+        parts = {key: getattr(self, key) for key in _PARTS}
+        return {key: part.to_json() for key, part in parts.items() if part is not None} | {
+            "rung": str(self.rung),
+            "place": str(self.place),
+            "stand_in": self.stand_in,
+            "where": dict(self.where),
+            "metrics": {str(key): value for key, value in self.metrics.items()},
+            "samples": self.samples,
+            "ci95": None if self.ci95 is None else list(self.ci95),
+            "data_sha256": self.data_sha256,
+            "command": self.command,
+            "at": self.at,
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Evidence:
         """Inverse of `to_json`."""
-        ci95, worst, speed = value["ci95"], value.get("worst_class"), value.get("speed")
-        rates = value.get("rates")
+        ci95 = value["ci95"]
+        parts = {key: kind.from_json(value[key]) for key, kind in _PARTS.items() if key in value}
         return cls(
             rung=Rung(value["rung"]),
             place=Place(value["place"]),
@@ -88,10 +101,20 @@ class Evidence:
             data_sha256=value["data_sha256"],
             command=value["command"],
             at=value["at"],
-            worst_class=None if worst is None else ClassShare(**worst),
-            speed=None if speed is None else SpeedShare.from_json(speed),
-            rates=None if rates is None else Rates.from_json(rates),
+            **parts,
         )
+
+
+_PARTS: Final[Mapping[str, Any]] = {
+    "worst_class": ClassShare,
+    "speed": SpeedShare,
+    "rates": Rates,
+    "memory": MemoryUse,
+    "latency": Latency,
+    "work": Work,
+    "failure": Failure,
+}
+"""Keys of what evidence may hold, with the class that reads and writes each."""
 
 
 def best_evidence(evidence: tuple[Evidence, ...]) -> Evidence | None:
@@ -111,16 +134,32 @@ def best_evidence(evidence: tuple[Evidence, ...]) -> Evidence | None:
 def evidence_by_runtime(evidence: tuple[Evidence, ...]) -> dict[str, Evidence]:
     """The best evidence of each runtime, by `where["runtime"]`, in the order of its measuring.
 
-    Evidence of stand-ins counts only where there is no other.
+    It is among those with the most samples: a board may have seen a few of them only. Evidence of
+    stand-ins counts only where there is no other.
     """
     measured = [item for item in evidence if item.metrics]
     own = [item for item in measured if not item.stand_in] or measured
     found = {}
     for name in dict.fromkeys(item.where.get("runtime", "") for item in own):
-        best = best_evidence(tuple(item for item in own if item.where.get("runtime", "") == name))
+        within = [item for item in own if item.where.get("runtime", "") == name]
+        most = max(item.samples for item in within)
+        best = best_evidence(tuple(item for item in within if item.samples == most))
         assert best is not None  # the name is that of one of them
         found[name] = best
     return found
+
+
+def samples_on_boards(evidence: tuple[Evidence, ...]) -> list[Evidence]:
+    """What boards measured with fewer samples than `evidence_by_runtime` has of that runtime."""
+    best = evidence_by_runtime(evidence)
+    return [
+        item
+        for item in evidence
+        if item.metrics
+        and not item.stand_in
+        and item.place is not Place.HOST
+        and item.samples < best[item.where.get("runtime", "")].samples
+    ]
 
 
 def utc_now() -> str:

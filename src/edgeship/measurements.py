@@ -30,6 +30,11 @@ class ClassShare:
             "reference_top1": self.reference_top1,
         }
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ClassShare:
+        """Inverse of `to_json`."""
+        return cls(**value)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedShare:
@@ -106,3 +111,25 @@ class Rates:
         """Inverse of `to_json`."""
         low, high = value["spread"]
         return cls(**{**value, "spread": (low, high)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """How an artifact ended on a board.
+
+    Attributes:
+        outcome: One word for it: "mismatch", "illegal-instruction", "out-of-memory", ...
+        detail: A sentence for people.
+    """
+
+    outcome: str
+    detail: str
+
+    def to_json(self) -> dict[str, object]:
+        """As in the manifest."""
+        return {"outcome": self.outcome, "detail": self.detail}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Failure:
+        """Inverse of `to_json`."""
+        return cls(**value)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.evaluate.intervals import wilson_interval
 from edgeship.evaluate.metrics import answers_of, cosine_by_sample, measure_outputs
+from edgeship.intervals import wilson_interval
 from edgeship.vocabulary import Metric
 
 EXAMPLES = settings(max_examples=60, derandomize=True, deadline=None)

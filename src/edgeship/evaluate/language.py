@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from edgeship.errors import ExportFailed, Problem
-from edgeship.evaluate.intervals import wilson_interval
 from edgeship.evaluate.metrics import Measurement
+from edgeship.intervals import wilson_interval
 from edgeship.vocabulary import Metric
 
 Blocks = Callable[[Sequence[int]], Iterable[np.ndarray]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeship.evaluate.intervals import wilson_interval
+from edgeship.intervals import wilson_interval
 from edgeship.measurements import ClassShare
 from edgeship.vocabulary import Metric
 

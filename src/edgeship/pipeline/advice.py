@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from edgeship.budget import Judgement, judge_evidence
+from edgeship.accuracy import judge_evidence
+from edgeship.budget import Judgement
 from edgeship.errors import ExitCode
 from edgeship.evidence import Evidence
 from edgeship.pipeline.plan import PlannedArtifact

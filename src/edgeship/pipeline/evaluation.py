@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edgeship.budget import is_match
+from edgeship.accuracy import is_match
 from edgeship.calibration.samples import SampleSet
 from edgeship.contract import Contract
 from edgeship.errors import ConfigurationError, Problem

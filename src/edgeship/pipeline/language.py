@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeship.budget import is_match
+from edgeship.accuracy import is_match
 from edgeship.calibration.importance_process import importance_in_process
 from edgeship.evaluate.golden_tokens import PROMPTS, TokenCase, write_token_pack
 from edgeship.evaluate.language import LanguageMeasurement, cut_chunks, measure_language

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeship.artifact import Artifact
-from edgeship.budget import Judgement, judge_artifact
+from edgeship.budget import Judgement
 from edgeship.errors import EdgeshipError, ExitCode
+from edgeship.judging import judge_artifact
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.project import Project
 from edgeship.runtimes.protocol import runtime_package

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.evaluate.intervals import wilson_interval
+from edgeship.intervals import wilson_interval
 
 EXAMPLES = settings(max_examples=200, derandomize=True, deadline=None)
 shares = st.integers(1, 100_000).flatmap(
