@@ -103,7 +103,7 @@ def test_an_interrupt_exits_130(file: str, monkeypatch: pytest.MonkeyPatch) -> N
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgeship.project_file.read_project", interrupt)
+    monkeypatch.setattr("edgeship.cli.projects.read_project", interrupt)
     assert main(["build", "-p", file]) == 130
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+
 from edgeship.cli.result import Result, command_value
 from edgeship.targets import Target, load_target, target_names
 
 
-def catalogue(name: str | None) -> Result:
+def catalogue(arguments: argparse.Namespace) -> Result:
     """The catalogue, or one row with the source of each fact."""
+    name = arguments.name
     rows = [load_target(item) for item in ([name] if name else target_names())]
     lines = []
     if name:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from edgeship.cli.arguments import make_parser
 from edgeship.errors import EdgeshipError, ExitCode
@@ -13,6 +14,18 @@ if TYPE_CHECKING:
     import argparse
 
     from edgeship.cli.result import Result
+
+
+COMMANDS: Final[Mapping[str, str]] = {
+    "init": "edgeship.cli.projects:init",
+    "doctor": "edgeship.cli.doctor:doctor",
+    "targets": "edgeship.cli.catalogue:catalogue",
+    "inspect": "edgeship.cli.inspect:inspect",
+    "plan": "edgeship.cli.projects:plan",
+    "build": "edgeship.cli.projects:build",
+    "check": "edgeship.cli.projects:check",
+}
+"""What runs each command: "module:function", from its arguments to its result."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,36 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> Result:
-    from edgeship.cli import result
-    from edgeship.cli.catalogue import catalogue
-    from edgeship.cli.doctor import doctor
-    from edgeship.cli.init import answers_of
-    from edgeship.cli.inspect import inspect
-
-    if arguments.command == "targets":
-        return catalogue(arguments.name)
-    if arguments.command == "inspect":
-        return inspect(arguments.checkpoint, teacher=arguments.teacher)
-
-    if arguments.command == "doctor":
-        return doctor(arguments.project)
-
-    from edgeship.cli.telling import make_story
-    from edgeship.pipeline.build import build
-    from edgeship.pipeline.check import check
-    from edgeship.pipeline.plan import make_plan
-    from edgeship.pipeline.proposal import propose_project
-    from edgeship.pipeline.status import plan_status
-    from edgeship.project_file import read_project
-
-    story = make_story(is_quiet=arguments.quiet)
-    if arguments.command == "init":
-        first = propose_project(arguments.project, answers_of(arguments), story)
-        return result.judged("init", first.outcomes, stages_run=first.stages_run)
-    plan = make_plan(read_project(arguments.project), arguments.targets)
-    if arguments.command == "plan":
-        return result.planned(plan, plan_status(plan))
-    if arguments.command == "check":
-        return result.judged("check", check(plan))
-    built = build(plan, story, skips_bad=arguments.skip_bad_samples)
-    return result.judged("build", built.outcomes, stages_run=built.stages_run)
+    module, _, attribute = COMMANDS[arguments.command].partition(":")
+    result: Result = getattr(importlib.import_module(module), attribute)(arguments)
+    return result

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from edgeship.cli.result import Result
 from edgeship.errors import ExitCode
@@ -19,11 +19,12 @@ from edgeship.project_file import read_project
 from edgeship.quantities import text_from_bytes
 
 
-def doctor(file: Path) -> Result:
+def doctor(arguments: argparse.Namespace) -> Result:
     """What this machine has; with a project file, whether that is enough for it.
 
     Exit 8 if a format that the project asks for lacks a package.
     """
+    file = arguments.project
     health = examine_machine(file.absolute().parent)
     project = read_project(file) if file.is_file() else None
     forecast = None if project is None else forecast_build(project)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import argparse
 
 from edgeship.cli.result import Result
 from edgeship.exporters.registry import EXPORTERS
@@ -13,9 +13,9 @@ from edgeship.source.survey_text import survey_lines
 from edgeship.targets import load_target, target_names
 
 
-def inspect(checkpoint: Path, *, teacher: Path | None) -> Result:
+def inspect(arguments: argparse.Namespace) -> Result:
     """Survey a checkpoint, compare it with its teacher if there is one, and find who takes it."""
-    survey = survey_checkpoint(checkpoint, teacher=teacher)
+    survey = survey_checkpoint(arguments.checkpoint, teacher=arguments.teacher)
     targets = [load_target(name) for name in target_names()]
     found = find_destinations(survey, targets, makeable=set(EXPORTERS))
     lines = list(survey_lines(survey))
