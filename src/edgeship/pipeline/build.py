@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from edgeship.exchange import project_lock
 from edgeship.pipeline.builder import Builder
-from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.outcome import Outcome
 from edgeship.pipeline.plan import Plan
-from edgeship.pipeline.workspace import open_workspace
+from edgeship.pipeline.ways import open_ways
 from edgeship.story import Story
 
 
@@ -33,16 +30,8 @@ def build(plan: Plan, story: Story, *, skips_bad: bool = False) -> BuildResult:
         story: Told what is done.
         skips_bad: Leave out samples that cannot be loaded, and say so, instead of refusing them.
     """
-    workspace = open_workspace(plan.project)
-
-    def tell_waiting(holder: str) -> None:
-        story.say(f"waiting for another edgeship (process {holder}) that builds this project")
-
-    with project_lock(workspace.lock_file, on_wait=tell_waiting), ExitStack() as stack:
-        workspace.recover()
-        data = ProjectData(plan.project, workspace.digests, skips_bad=skips_bad)
-        builder = Builder(plan, workspace, data, story, stack)
+    with open_ways(plan, story, skips_bad=skips_bad) as ways:
+        builder = Builder(ways, story)
         outcomes = tuple(builder.outcome(item) for item in plan.artifacts)
-        workspace.digests.save()
-        workspace.cache.prune(builder.runner.used)
-    return BuildResult(outcomes=outcomes, stages_run=builder.runner.stages_run)
+        ways.workspace.cache.prune(ways.runner.used)
+    return BuildResult(outcomes=outcomes, stages_run=ways.runner.stages_run)

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 
 import edgeship
 from edgeship.artifact import Artifact, ArtifactFile, Manifest, read_artifact
 from edgeship.calibration.texts import TOKENIZER_NAME
 from edgeship.errors import EdgeshipError
 from edgeship.pipeline.advice import advise, easier_item
-from edgeship.pipeline.artifact_way import ArtifactWay
-from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.evaluation import COMMAND
-from edgeship.pipeline.language_way import LanguageWay
-from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.outcome import Outcome, judge
-from edgeship.pipeline.plan import Plan, PlannedArtifact
-from edgeship.pipeline.runner import StageRunner
+from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.seal import gather_companions, gather_files, seal
 from edgeship.pipeline.stages import read_golden, table_sha256
 from edgeship.pipeline.way import Way
-from edgeship.pipeline.workspace import Workspace, package_versions
+from edgeship.pipeline.ways import Ways
+from edgeship.pipeline.workspace import package_versions
 from edgeship.story import Story
 from edgeship.vocabulary import Format, Role
 
@@ -29,20 +24,16 @@ from edgeship.vocabulary import Format, Role
 class Builder:
     """The artifacts of one build, one after the other."""
 
-    def __init__(
-        self, plan: Plan, workspace: Workspace, data: ProjectData, story: Story, stack: ExitStack
-    ) -> None:
-        self._plan = plan
-        self._workspace = workspace
+    def __init__(self, ways: Ways, story: Story) -> None:
+        self._ways = ways
+        self._plan = ways.plan
+        self._workspace = ways.workspace
         self._story = story
-        self._data = data
-        self._opened = OpenedModel(workspace, stack)
-        self.runner = StageRunner(workspace, story)
 
     def outcome(self, item: PlannedArtifact) -> Outcome:
         """Make one artifact and judge it; what refuses it is in the outcome."""
         try:
-            artifact = self._artifact(self._way(item))
+            artifact = self._artifact(self._ways.way(item))
         except EdgeshipError as error:
             return Outcome(item=item, artifact=None, judgements=(), error=error)
         judgements = judge(self._plan.project, item, artifact)
@@ -58,20 +49,9 @@ class Builder:
     def _advice(self, item: PlannedArtifact) -> str | None:
         """What an item reaches that nobody asked for; it is measured, and not sealed."""
         try:
-            return advise(self._plan.project, item, self._way(item).evidence)
+            return advise(self._plan.project, item, self._ways.way(item).evidence)
         except EdgeshipError:
             return None
-
-    def _way(self, item: PlannedArtifact) -> Way:
-        way = LanguageWay if item.format is Format.GGUF else ArtifactWay
-        return way(
-            item,
-            self._plan.exporter(item),
-            workspace=self._workspace,
-            data=self._data,
-            opened=self._opened,
-            runner=self.runner,
-        )
 
     def _artifact(self, way: Way) -> Artifact:
         """Sealed, with its evidence in the place of what earlier builds measured."""
