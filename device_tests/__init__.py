@@ -1,1 +1,1 @@
-"""The same test on a real board and on an emulated one."""
+"""Device tests: reaching a board, probing it, running artifacts on it and measuring them there."""

@@ -1,0 +1,1 @@
+"""Transports: how to reach a board."""
