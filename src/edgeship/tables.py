@@ -162,6 +162,10 @@ class Table:
         for index, value in enumerate(values):
             yield self._below(f"{key}[{index}]", value)
 
+    def names(self) -> tuple[str, ...]:
+        """Its keys, where they are free."""
+        return tuple(self._value)
+
     def close(self) -> None:
         """Add a problem for every key that was not read."""
         for key in self._value:

@@ -1,0 +1,1 @@
+"""Probe: what one board is and has."""
