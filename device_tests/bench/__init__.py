@@ -1,0 +1,1 @@
+"""Bench: latencies on a board, and whether they may be believed."""
