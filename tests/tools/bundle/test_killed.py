@@ -1,0 +1,180 @@
+"""install.sh killed at every command that changes something: the old release or the new one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import Final
+
+import pytest
+
+HERE = Path(__file__).parent
+installed = SimpleNamespace(**run_path(str(HERE / "installed.py")))
+Install = Callable[..., "subprocess.CompletedProcess[str]"]
+
+PREAMBLE: Final = """\
+tick() {
+    calls=$((calls + 1))
+    echo "$calls $1" >>"$CALLS"
+    [ "$calls" -ne "$KILL_AT" ]
+}
+calls=0
+for tool in mkdir mv ln touch; do
+    eval "$tool() { tick $tool || kill -KILL \\$\\$; command $tool \\"\\$@\\"; }"
+done
+sync() { tick sync || kill -KILL $$; }
+cp() { tick cp || { head -c 5 "$2" >"$3"; kill -KILL $$; }; command cp "$@"; }
+rm() {
+    tick rm || {
+        [ "$1" != -rf ] || command rm -f "$3/SHA256SUMS" "$3"/*/SHA256SUMS
+        kill -KILL $$
+    }
+    command rm "$@"
+}
+quick() { [ "${6:-}" != self-test ] || tick self-test || kill -KILL $$; "$QUICK" "$@"; }
+. "$0"
+"""
+"""Functions go before commands, also in a busybox that looks for its own before PATH. The call that
+is counted out is not made, but for cp and rm -rf, which are cut in the middle. sync is only
+counted: a process that dies loses no pages, and the disk is everybody's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A shell, and an installation that is copied for each death."""
+
+    shell: list[str]
+    quick_python: str
+    template: Path
+    scratch: Path
+
+    def prefix(self, number: int) -> Path:
+        prefix = self.scratch / f"prefix{number}"
+        if self.template.exists():
+            shutil.copytree(self.template, prefix, symlinks=True)
+        return prefix
+
+    def run(
+        self, release: Path, action: str, prefix: Path, *, kill_at: int
+    ) -> tuple[int, list[str]]:
+        """The exit status, and the commands that were called."""
+        calls = self.scratch / "calls"
+        calls.write_text("")
+        command = [*self.shell, "-c", PREAMBLE, str(release / "install.sh"), action]
+        command += ["--prefix", str(prefix), "--python", "quick"]
+        done = subprocess.run(
+            command,
+            env={"CALLS": str(calls), "KILL_AT": str(kill_at), "QUICK": self.quick_python}
+            | {"PATH": os.environ["PATH"]},
+            capture_output=True,
+            timeout=60,
+        )
+        return done.returncode, [line.split()[1] for line in calls.read_text().splitlines()]
+
+
+def local(command: str) -> tuple[int, str]:
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout
+
+
+def identity(release: Path) -> str:
+    return release.name.rpartition("-")[2]
+
+
+def die_everywhere(
+    site: Site,
+    release: Path,
+    action: str,
+    allowed: set[str | None],
+    end: Path,
+    *,
+    is_at_each_copy: bool = True,
+) -> list[str]:
+    """Kill `action` at each of its commands; what is left must be allowed, and be mended.
+
+    Without `is_at_each_copy`, of files that are copied one after the other only at the outer ones.
+    """
+    status, commands = site.run(release, action, site.prefix(0), kill_at=0)
+    assert status == 0
+    for number in range(1, len(commands) + 1):
+        if not is_at_each_copy and commands[number - 2 : number + 1] == ["cp", "cp", "cp"]:
+            continue
+        prefix = site.prefix(number)
+        status, made = site.run(release, action, prefix, kill_at=number)
+        told = f"killed at {number}, {made[-1]}"
+        assert status == -signal.SIGKILL, told
+        assert made == commands[:number]
+        assert installed.current_release(local, str(prefix)) in allowed, told
+
+        status, _ = site.run(end, "--install", prefix, kill_at=0)
+        assert status == 0, told
+        assert installed.current_release(local, str(prefix)) == identity(end), told
+        left = {path.name for path in (prefix / "releases").iterdir()}
+        assert not any(name.startswith(".") for name in left), told
+        assert len(left) <= 4, told  # the last three, and the previous one where it is older
+        shutil.rmtree(prefix)
+    return commands
+
+
+@pytest.fixture
+def site(shell: list[str], quick_python: str, tmp_path: Path) -> Site:
+    return Site(
+        shell=shell,
+        quick_python=quick_python,
+        template=tmp_path / "template",
+        scratch=tmp_path,
+    )
+
+
+@pytest.mark.parametrize(
+    "is_at_each_copy", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["outer", "each"]
+)
+def test_an_update_killed_anywhere_leaves_the_old_release_or_the_new_one(
+    site: Site, releases: list[Path], is_at_each_copy: bool
+) -> None:
+    for release in releases[:3]:
+        assert site.run(release, "--install", site.template, kill_at=0)[0] == 0
+    old, new = releases[2:]
+    commands = die_everywhere(
+        site,
+        new,
+        "--install",
+        {identity(old), identity(new)},
+        end=new,
+        is_at_each_copy=is_at_each_copy,
+    )
+    assert {"mkdir", "cp", "sync", "mv", "ln", "rm", "self-test"} <= set(commands)
+
+
+@pytest.mark.slow
+def test_a_first_installation_killed_anywhere_leaves_nothing_or_the_whole(
+    site: Site, releases: list[Path]
+) -> None:
+    allowed = {None, identity(releases[0])}
+    die_everywhere(site, releases[0], "--install", allowed, end=releases[0])
+
+
+def test_a_rollback_killed_anywhere_leaves_either_release_and_a_way_on(
+    site: Site, releases: list[Path]
+) -> None:
+    for release in releases[:2]:
+        assert site.run(release, "--install", site.template, kill_at=0)[0] == 0
+    allowed: set[str | None] = {identity(release) for release in releases[:2]}
+    commands = die_everywhere(site, releases[1], "--rollback", allowed, end=releases[1])
+    assert commands[0] == "self-test"
+
+
+@pytest.mark.slow
+def test_an_uninstallation_killed_anywhere_leaves_the_release_or_none(
+    site: Site, releases: list[Path]
+) -> None:
+    assert site.run(releases[0], "--install", site.template, kill_at=0)[0] == 0
+    allowed = {None, identity(releases[0])}
+    die_everywhere(site, releases[0], "--uninstall", allowed, end=releases[0])

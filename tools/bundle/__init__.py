@@ -1,0 +1,1 @@
+"""Bundle: one archive that installs itself on a board, tests itself and rolls back."""
