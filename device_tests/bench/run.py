@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from edgeship.artifact import MANIFEST_NAME, Artifact
-from edgeship.device_tests.bench.heard import Heard
 from edgeship.device_tests.bench.plan import COUNTING, Plan
 from edgeship.device_tests.bench.samples import Record, read_record
 from edgeship.device_tests.bench.summary import latency_of, work_of
 from edgeship.device_tests.bench.validity import emulated_reason
 from edgeship.device_tests.board_archive import ARCHIVE_NAME, archive_bytes
+from edgeship.device_tests.heard import Heard
 from edgeship.device_tests.transports.protocol import (
     NO_ENVIRONMENT,
     Connection,

@@ -20,9 +20,9 @@ from edgeship.artifact import (
 )
 from edgeship.calibration.samples import LoadedSample
 from edgeship.contract import Contract, TensorSpec
-from edgeship.device_tests.bench.heard import Heard
 from edgeship.device_tests.bench.plan import COUNTING, PLANS
 from edgeship.device_tests.bench.run import bench, work
+from edgeship.device_tests.heard import Heard
 from edgeship.device_tests.transports.local import LocalTransport
 from edgeship.device_tests.transports.protocol import (
     Connection,

@@ -1,0 +1,1 @@
+"""Smoke: an artifact on a board against its golden pack."""
