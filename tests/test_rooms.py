@@ -47,14 +47,14 @@ VENDORS: Final = {
 
 
 def modules() -> list[tuple[str, Path]]:
-    files = sorted(path for path in PACKAGE.rglob("*.py") if "bench" not in path.parts)
+    files = sorted(PACKAGE.rglob("*.py"))
     for name in ROOMS[1:]:
         if (PACKAGE / name).is_symlink():
             files += sorted((PACKAGE / name).resolve().rglob("*.py"))
     found = []
     for path in dict.fromkeys(files):
         inside = path.relative_to(PACKAGE if path.is_relative_to(PACKAGE) else ROOT)
-        if "bench" not in inside.parts:
+        if inside.parts[:2] != ("tools", "bench"):
             found.append((".".join(("edgeship", *inside.with_suffix("").parts)), path))
     return found
 

@@ -35,7 +35,7 @@ def judge_artifact(
     """
     judgements = list(judge_accuracy(manifest, budget, metric, packages))
     judgements += judge_worst_class(manifest, budget)
-    judgements += judge_boards(manifest)
+    judgements += judge_boards(manifest.evidence)
     if not is_companion:
         judgements += judge_size(manifest, budget)
         judgements += judge_latency(manifest, budget)

@@ -69,9 +69,9 @@ def judge_memory(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:
             yield passed("memory", detail)
 
 
-def judge_boards(manifest: Manifest) -> Iterator[Judgement]:
+def judge_boards(found: Iterable[Evidence]) -> Iterator[Judgement]:
     """What the last test on each board said, where it failed."""
-    for evidence in manifest.evidence:
+    for evidence in found:
         if evidence.failure is not None:
             detail = f"{evidence.failure.detail} ({_source(evidence)})"
             yield failed("device", detail, ExitCode.DEVICE_MISMATCH)

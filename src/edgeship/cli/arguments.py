@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from edgeship import __version__
+from edgeship.cli.board_arguments import add_board_commands, add_device, add_lab_commands
 
 _EPILOG: Final = """\
 exit codes: 0 ok, 1 internal, 2 usage or configuration, 3 export failed, 4 accuracy, 5 budget,
@@ -32,7 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("checkpoint", type=Path, help="a file or a Hugging Face directory")
     inspect.add_argument("--teacher", type=Path, help="the checkpoint that it was distilled from")
     _add_init(commands)
-    doctor = _command(commands, "doctor", "say what this machine has and lacks; installs nothing")
+    text = "say what this machine or a board has and lacks; installs nothing"
+    doctor = _command(commands, "doctor", text)
+    add_device(doctor)
     _add_project(doctor)
     for name, text in (
         ("plan", "show what a build would make, and check the project; writes nothing"),
@@ -48,6 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
                 action="store_true",
                 help="leave out samples that cannot be loaded, and say which",
             )
+    add_board_commands(lambda name, text: _command(commands, name, text), _add_project)
+    add_lab_commands(commands, _add_common)
     return parser
 
 
@@ -94,6 +99,10 @@ def _command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    _add_common(command)
+    return command
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("-q", "--quiet", action="store_true", help="only the result and errors")
-    return command

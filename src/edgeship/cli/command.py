@@ -24,6 +24,11 @@ COMMANDS: Final[Mapping[str, str]] = {
     "plan": "edgeship.cli.projects:plan",
     "build": "edgeship.cli.projects:build",
     "check": "edgeship.cli.projects:check",
+    "test": "edgeship.cli.boards:test",
+    "bench": "edgeship.cli.boards:bench",
+    "bundle": "edgeship.cli.bundles:bundle",
+    "verify": "edgeship.cli.bundles:verify",
+    "lab": "edgeship.cli.lab:lab",
 }
 """What runs each command: "module:function", from its arguments to its result."""
 

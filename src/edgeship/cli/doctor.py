@@ -20,10 +20,14 @@ from edgeship.quantities import text_from_bytes
 
 
 def doctor(arguments: argparse.Namespace) -> Result:
-    """What this machine has; with a project file, whether that is enough for it.
+    """What this machine has; with a project file, whether that is enough for it; or a board.
 
     Exit 8 if a format that the project asks for lacks a package.
     """
+    if arguments.device is not None:
+        from edgeship.cli.board_doctor import board_doctor
+
+        return board_doctor(arguments)
     file = arguments.project
     health = examine_machine(file.absolute().parent)
     project = read_project(file) if file.is_file() else None

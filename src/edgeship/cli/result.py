@@ -67,7 +67,7 @@ def planned(plan: Plan, statuses: Sequence[StageStatus]) -> Result:
             )
         )
         values.append(
-            _item_value(item)
+            item_value(item)
             | {
                 "os": item.target.os.id,
                 "ranges": str(item.ranges) if item.is_calibrated else None,
@@ -128,7 +128,8 @@ def command_value(command: str, codes: Sequence[ExitCode]) -> dict[str, object]:
     }
 
 
-def _item_value(item: PlannedArtifact) -> dict[str, object]:
+def item_value(item: PlannedArtifact) -> dict[str, object]:
+    """What `--json` says of which artifact it is."""
     return {
         "target": item.target.name,
         "format": str(item.format),
@@ -149,12 +150,13 @@ def _outcome_rows(outcome: Outcome) -> list[tuple[str, ...]]:
     if not measured:
         return [(*head, size, *(_NOTHING,) * 6, verdict)]
     return [
-        (*head, size, *_metric_cells(evidence), _describe(evidence), verdict)
+        (*head, size, *metric_cells(evidence), _describe(evidence), verdict)
         for evidence in measured.values()
     ]
 
 
-def _metric_cells(evidence: Evidence) -> tuple[str, ...]:
+def metric_cells(evidence: Evidence) -> tuple[str, ...]:
+    """Top-1 with its interval, that of the float model, agreement, mean cosine, samples."""
     metrics = evidence.metrics
 
     def percent(metric: Metric) -> str:
@@ -180,7 +182,7 @@ def _describe(evidence: Evidence) -> str:
 
 
 def _outcome_value(outcome: Outcome) -> dict[str, object]:
-    value = _item_value(outcome.item)
+    value = item_value(outcome.item)
     if outcome.artifact is None:
         assert outcome.error is not None  # an outcome has one of the two
         return value | {
@@ -220,7 +222,7 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
 def _evidence_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
     """What no column of the table says."""
     worst, speed, metrics = evidence.worst_class, evidence.speed, evidence.metrics
-    if Metric.PERPLEXITY in metrics:
+    if Metric.KLD in metrics:
         yield (
             f"language: {item.name}: perplexity {metrics[Metric.PERPLEXITY]:.3f}, float "
             f"{metrics[Metric.REFERENCE_PERPLEXITY]:.3f}; KL divergence {metrics[Metric.KLD]:.5f} "

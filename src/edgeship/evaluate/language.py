@@ -131,6 +131,22 @@ def measure_language(
     return _summary(klds, losses, expected, agreed)
 
 
+def chunk_loss(chunk: Sequence[int], logits: Iterable[np.ndarray]) -> float:
+    """Sum of the negative log-likelihoods of each token of a chunk but the first, in nats.
+
+    Args:
+        chunk: Token ids, at least two.
+        logits: float32[rows, vocabulary] after each of its tokens, in parts.
+    """
+    loss, at = 0.0, 1
+    for block in logits:
+        targets = chunk[at : at + len(block)]
+        rows = _log_softmax(block[: len(targets)])
+        loss -= float(rows[np.arange(len(targets)), targets].sum())
+        at += len(block)
+    return loss
+
+
 def measure_greedy(
     prompts: Sequence[Sequence[int]],
     greedy: Callable[[Sequence[int], int], Sequence[int]],

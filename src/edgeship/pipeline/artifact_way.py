@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from edgeship.calibration.samples import select_samples
+from edgeship.evaluate.outputs import read_outputs
 from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Card, Lowered
 from edgeship.measurements import SpeedShare
 from edgeship.pipeline import evaluation, stages
 from edgeship.pipeline.audit import audit_samples, read_audit
+from edgeship.pipeline.board_sample import BoardSample, tensor_sample
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
 from edgeship.pipeline.speed import measure_speed, read_speed
@@ -122,6 +125,18 @@ class ArtifactWay(Way):
             speed = self._speed(self._keys.speed)
             found[shared] = replace(found[shared], speed=speed)
         return tuple(found.values())
+
+    def board_sample(self, count: int) -> BoardSample | None:
+        """The first ones in digest order."""
+        if self._reference is None or count == 0:
+            return None
+        return tensor_sample(
+            self._data,
+            select_samples(self._data.evaluation.samples, count),
+            read_outputs(self._reference),
+            model_inputs=self._project.model.input_specs(),
+            contract=self.payload.contract,
+        )
 
     def _speed(self, key: StageKey) -> SpeedShare:
         def work(path: Path, _: Progress) -> None:

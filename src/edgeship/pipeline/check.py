@@ -24,14 +24,20 @@ def check(plan: Plan) -> tuple[Outcome, ...]:
 
 def _outcome(plan: Plan, item: PlannedArtifact, workspace: Workspace, data: ProjectData) -> Outcome:
     try:
-        artifact = _read(item, workspace, data)
+        artifact = read_current(item, workspace, data)
     except EdgeshipError as error:
         return Outcome(item=item, artifact=None, judgements=(), error=error)
     judgements = judge(plan.project, item, artifact)
     return Outcome(item=item, artifact=artifact, judgements=judgements, error=None)
 
 
-def _read(item: PlannedArtifact, workspace: Workspace, data: ProjectData) -> Artifact:
+def read_current(item: PlannedArtifact, workspace: Workspace, data: ProjectData) -> Artifact:
+    """The artifact that was built, whole and of what the project is now.
+
+    Raises:
+        RequirementMissing: It was never built.
+        IntegrityRefused: It is damaged, or the checkpoint, code or data changed since.
+    """
     directory = workspace.artifact_directory(item.target.name, item.format, item.recipe.precision)
     where = directory.relative_to(workspace.project.directory).as_posix()
     if not (directory / MANIFEST_NAME).is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -109,9 +110,34 @@ def measured_evidence(
     data: ProjectData,
 ) -> Evidence:
     """`evidence` with what the outputs on the evaluation data say."""
+    everything = range(len(data.evaluation.samples))
+    return with_measurement(evidence, project, outputs, expected, data, everything)
+
+
+def with_measurement(
+    evidence: Evidence,
+    project: Project,
+    outputs: np.ndarray,
+    expected: np.ndarray,
+    data: ProjectData,
+    indices: Sequence[int],
+) -> Evidence:
+    """`evidence` with what the outputs for some of the evaluation data say.
+
+    Args:
+        evidence: That they ran.
+        project: With evaluation data.
+        outputs: float32[N, ...] of the artifact.
+        expected: The same of the float model.
+        data: Of the project.
+        indices: Places of the N samples in the evaluation data.
+    """
     assert project.evaluation is not None  # the caller has looked
     metric, samples = project.evaluation.metric, data.evaluation
-    labels = _labels(project, samples, outputs.shape[-1]) if metric == Metric.TOP1 else None
+    labels = None
+    if metric == Metric.TOP1:
+        known = _labels(project, samples, outputs.shape[-1])
+        labels = [known[index] for index in indices]
     measured = measure_outputs(outputs, expected, labels)
     return replace(
         evidence,

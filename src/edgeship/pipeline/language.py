@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 from edgeship.accuracy import is_match
 from edgeship.calibration.importance_process import importance_in_process
 from edgeship.evaluate.golden_tokens import PROMPTS, TokenCase, write_token_pack
-from edgeship.evaluate.language import LanguageMeasurement, cut_chunks, measure_language
+from edgeship.evaluate.language import LanguageMeasurement, chunk_loss, cut_chunks, measure_language
 from edgeship.evaluate.rates import measure_rates
 from edgeship.measurements import Rates
+from edgeship.pipeline.board_sample import KnownTexts
 from edgeship.pipeline.choice import Loss
 from edgeship.pipeline.data import Data, ProjectData
 from edgeship.pipeline.evaluation import host_evidence, write_evidence
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 RUNTIME: Final = "llama.cpp"
 _NOTES_NAME: Final = "notes.json"
+_LOSSES_NAME: Final = "losses.json"
+_CHUNK: Final = 128
+_CHUNKS: Final = 16
+"""A choice: 2048 tokens, which is what a board can read in the time of a test."""
 _MEASURE: Final = "KL divergence from the float model"
 _TIMED: Final = 128
 """A choice: tokens of the prompt by which a file is timed."""
@@ -66,7 +71,7 @@ def language_loss(
 
 def golden_tokens(model: Model, emitted: Path, texts: Sequence[str], directory: Path) -> None:
     """File -> golden pack: prompts with the tokens that follow, of the file and the float model."""
-    from edgeship.source.causal import greedy_tokens
+    from edgeship.source.causal import greedy_tokens, logit_blocks
 
     session = open_session(emitted)
     cases = []
@@ -78,6 +83,8 @@ def golden_tokens(model: Model, emitted: Path, texts: Sequence[str], directory: 
                 prompt=tuple(prompt),
                 artifact=tuple(session.greedy(prompt, TokenCase.TOKENS)),
                 reference=tuple(greedy_tokens(model.module, prompt, TokenCase.TOKENS)),
+                artifact_logits=session.logits(prompt)[-1],
+                reference_logits=list(logit_blocks(model.module, prompt))[-1][-1],
             )
         )
     session.close()
@@ -109,6 +116,48 @@ def evaluate_language(
         )
     texts = data.texts(Data.EVALUATION) or data.texts(Data.CALIBRATION)
     write_evidence(directory, replace(evidence, rates=_rates(emitted, texts)))
+
+
+def reference_losses(
+    model: Model,
+    emitted: Path,
+    texts: Sequence[str],
+    length: int,
+    directory: Path,
+    progress: Progress,
+) -> None:
+    """Held-out text -> chunks of tokens, and what the float model loses on each.
+
+    Args:
+        model: The float model.
+        emitted: The file, which has the tokenizer.
+        texts: Held-out.
+        length: Tokens that the project gives a text.
+        directory: Where the result goes.
+        progress: Told of each chunk.
+    """
+    from edgeship.source.causal import logit_blocks
+
+    session = open_session(emitted)
+    try:
+        start = session.tokenize("")
+        ids = session.tokenize("\n\n".join(texts), add_special=False)[: _CHUNK * _CHUNKS]
+    finally:
+        session.close()
+    size = min(length, _CHUNK, len(ids) + len(start))
+    chunks = cut_chunks(ids, size, start[0] if start else None)[:_CHUNKS]
+    losses = []
+    for chunk in chunks:
+        losses.append(chunk_loss(chunk, logit_blocks(model.module, chunk)))
+        progress(len(losses), len(chunks))
+    text = json.dumps({"chunks": chunks, "losses": losses})
+    (directory / _LOSSES_NAME).write_text(text, encoding="utf-8")
+
+
+def read_text_sample(directory: Path, count: int) -> KnownTexts:
+    """The first `count` chunks of what `reference_losses` wrote."""
+    value = json.loads((directory / _LOSSES_NAME).read_bytes())
+    return KnownTexts(chunks=value["chunks"][:count], loss=sum(value["losses"][:count]))
 
 
 def _rates(emitted: Path, texts: Sequence[str]) -> Rates | None:

@@ -18,7 +18,8 @@ from edgeship.targets import target_facts
 
 _IMPORTANCE_VERSION: Final = 1
 _CHOICE_VERSION: Final = 1
-_GOLDEN_VERSION: Final = 1
+_GOLDEN_VERSION: Final = 2
+_REFERENCE_VERSION: Final = 1
 _EVALUATE_VERSION: Final = 1
 _TEXT_PACKAGES: Final = ("torch", "transformers", "tokenizers", "llama-cpp-python")
 UNWEIGHTED: Final = frozenset({"f16", "q8_0"})
@@ -29,7 +30,8 @@ UNWEIGHTED: Final = frozenset({"f16", "q8_0"})
 class LanguageKeys:
     """Keys of the stages; None where a stage is not needed.
 
-    `emit` is of the file without importance, `weighted` of that with it.
+    `emit` is of the file without importance, `weighted` of that with it; `reference` of what the
+    float model gives, which only a test on a board asks for.
     """
 
     lower: StageKey
@@ -39,6 +41,7 @@ class LanguageKeys:
     choose: StageKey | None
     golden: Mapping[bool, StageKey]
     evaluate: Mapping[bool, StageKey]
+    reference: StageKey | None
 
     def all(self) -> list[StageKey]:
         """Every key that there may be; which of two files is shipped is not known before."""
@@ -118,7 +121,17 @@ def language_keys(
         )
         for is_weighted, key in files.items()
     }
+    reference = None
+    if project.evaluation is not None:
+        reference = stage_key(
+            "reference",
+            version=_REFERENCE_VERSION,
+            lower=lower.digest,
+            data=data.evaluation_sha256,
+            packages=versions,
+        )
     return LanguageKeys(
+        reference=reference,
         lower=lower,
         importance=importance,
         emit=files[False],

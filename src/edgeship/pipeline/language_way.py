@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from edgeship.calibration.importance_file import read_importance
+from edgeship.calibration.samples import select_samples
+from edgeship.evaluate.outputs import read_outputs
 from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Card, Lowered
 from edgeship.pipeline import evaluation, language, stages
+from edgeship.pipeline.board_sample import BoardSample, tensor_sample
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.choice import (
     Choice,
@@ -23,6 +27,9 @@ from edgeship.pipeline.language_keys import LanguageKeys, language_keys
 from edgeship.pipeline.way import Way
 from edgeship.source.encoder import is_causal
 from edgeship.story import Progress
+
+_SAMPLES_IN_CHUNK: Final = 16
+"""A choice: a chunk of text for so many samples, of which a board is asked 64."""
 
 
 class LanguageWay(Way):
@@ -98,6 +105,34 @@ class LanguageWay(Way):
 
         directory = self._run(self._keys.evaluate[self._is_weighted], work)
         return (evaluation.read_evidence(directory),)
+
+    def board_sample(self, count: int) -> BoardSample | None:
+        """Chunks of held-out text; of an encoder the first samples in digest order.
+
+        A chunk stands for 16 samples: 64 are four chunks, in the time that 64 images take.
+        """
+        if self._keys.reference is None or count == 0:
+            return None
+
+        def work(path: Path, progress: Progress) -> None:
+            model = self._opened.model
+            if self._is_causal:
+                texts = self._data.texts(Data.EVALUATION)
+                length = self.lowered.contract.inputs[0].shape[-1]
+                language.reference_losses(model, self.emitted, texts, length, path, progress)
+            else:
+                evaluation.reference(model, self._data.evaluation, path, progress)
+
+        directory = self._run(self._keys.reference, work)
+        if self._is_causal:
+            return language.read_text_sample(directory, -(-count // _SAMPLES_IN_CHUNK))
+        return tensor_sample(
+            self._data,
+            select_samples(self._data.evaluation.samples, count),
+            read_outputs(directory),
+            model_inputs=self._project.model.input_specs(),
+            contract=self.payload.contract,
+        )
 
     @property
     def _is_weighted(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeship.evidence import Evidence
 from edgeship.exporters.protocol import Exporter, Lowered, Payload
 from edgeship.pipeline import stages
+from edgeship.pipeline.board_sample import BoardSample
 from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.opened import OpenedModel
@@ -68,6 +69,10 @@ class Way(ABC):
     @abstractmethod
     def evidence(self) -> tuple[Evidence, ...]:
         """What was measured."""
+
+    @abstractmethod
+    def board_sample(self, count: int) -> BoardSample | None:
+        """So many samples of the evaluation data for a board; None where there is none."""
 
     @cached_property
     def payload(self) -> Payload:
