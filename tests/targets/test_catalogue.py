@@ -167,7 +167,14 @@ def test_weights_have_7_bits_only_where_x86_has_no_vnni() -> None:
     for target in TARGETS:
         facts = target.formats[Format.ONNX]
         assert facts.reduce_range == (target.cpu.arch == "x86_64")
-        assert facts.activation_type == "uint8"
+
+
+def test_activations_are_int8_where_the_cpu_has_dotprod() -> None:
+    """As instructions were counted on emulated CPUs with and without it."""
+    for target in TARGETS:
+        has_dotprod = "asimddp" in target.cpu.features
+        expected = "int8" if has_dotprod else "uint8"
+        assert target.formats[Format.ONNX].activation_type == expected, target.name
 
 
 def test_the_jetson_nano_builds_no_int8_engine_and_says_why() -> None:
