@@ -268,8 +268,13 @@ def test_a_board_gets_the_golden_tokens(template: Path, precision: str) -> None:
 
     for case in pack["cases"]:
         (prompt,) = case["inputs"]
-        own, model = case["expect"]
-        assert (own["of"], model["of"]) == ("artifact-on-host", "float-model")
+        own, _, model, _ = case["expect"]
+        assert [(item["of"], item["name"]) for item in case["expect"]] == [
+            ("artifact-on-host", "tokens"),
+            ("artifact-on-host", "logprobs"),
+            ("float-model", "tokens"),
+            ("float-model", "logprobs"),
+        ]
         assert own["compare"]["kind"] == model["compare"]["kind"] == "tokens"
         given: list[int] = []
         llama.reset()

@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgeship.budget import worst_exit_code, worst_verdict
+from edgeship.cli.evidence_lines import board_lines, host_lines
 from edgeship.errors import EdgeshipError, ExitCode, Problem
-from edgeship.evaluate.rates import rates_line
-from edgeship.evaluate.speed import speed_line
 from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.pipeline.outcome import Outcome
 from edgeship.pipeline.plan import Plan, PlannedArtifact
 from edgeship.pipeline.status import StageStatus
 from edgeship.quantities import text_from_bytes
-from edgeship.vocabulary import Metric, Verdict
+from edgeship.vocabulary import Metric, Place, Verdict
 
 _NOTHING = "-"
 
@@ -146,13 +145,29 @@ def _outcome_rows(outcome: Outcome) -> list[tuple[str, ...]]:
         return [(*head, *(_NOTHING,) * 7, "refused")]
     size = text_from_bytes(artifact.manifest.size_bytes)
     verdict = str(worst_verdict(outcome.judgements))
-    measured = evidence_by_runtime(artifact.manifest.evidence)
+    measured = _shown(artifact.manifest.evidence)
     if not measured:
         return [(*head, size, *(_NOTHING,) * 6, verdict)]
     return [
         (*head, size, *metric_cells(evidence), _describe(evidence), verdict)
-        for evidence in measured.values()
+        for evidence in measured
     ]
+
+
+def _shown(evidence: tuple[Evidence, ...]) -> list[Evidence]:
+    """What accuracy is judged by in each runtime, then what boards gave."""
+    best = list(evidence_by_runtime(evidence).values())
+    return [*best, *(item for item in evidence if item.metrics and _is_of_board(item, best))]
+
+
+def _ordered(evidence: tuple[Evidence, ...]) -> list[Evidence]:
+    """All of it, what is shown in the table first."""
+    shown = _shown(evidence)
+    return [*shown, *(item for item in evidence if item not in shown)]
+
+
+def _is_of_board(evidence: Evidence, best: Sequence[Evidence]) -> bool:
+    return evidence.place is not Place.HOST and evidence not in best
 
 
 def metric_cells(evidence: Evidence) -> tuple[str, ...]:
@@ -191,7 +206,6 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
             "problems": [problem.to_json() for problem in outcome.error.problems],
         }
     manifest = outcome.artifact.manifest
-    measured = evidence_by_runtime(manifest.evidence)
     return value | {
         "path": str(outcome.artifact.directory),
         "artifact_id": manifest.artifact_id,
@@ -200,7 +214,7 @@ def _outcome_value(outcome: Outcome) -> dict[str, object]:
         "exit_code": int(worst_exit_code(outcome.exit_codes)),
         "judgements": [judgement.to_json() for judgement in outcome.judgements],
         "advice": outcome.advice,
-        "evidence": [evidence.to_json() for evidence in measured.values()],
+        "evidence": [evidence.to_json() for evidence in _ordered(manifest.evidence)],
         "notes": list(manifest.notes),
     }
 
@@ -213,41 +227,13 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
     if outcome.advice is not None:
         yield f"instead: {outcome.item.name}: {outcome.advice}"
     if outcome.artifact is not None:
-        for evidence in evidence_by_runtime(outcome.artifact.manifest.evidence).values():
-            yield from _evidence_lines(outcome.item, evidence)
+        found = outcome.artifact.manifest.evidence
+        for evidence in evidence_by_runtime(found).values():
+            yield from host_lines(outcome.item, evidence)
+        for evidence in found:
+            yield from board_lines(outcome.item, evidence)
         for note in outcome.artifact.manifest.notes:
             yield f"note: {outcome.item.name}: {note}"
-
-
-def _evidence_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
-    """What no column of the table says."""
-    worst, speed, metrics = evidence.worst_class, evidence.speed, evidence.metrics
-    if Metric.KLD in metrics:
-        yield (
-            f"language: {item.name}: perplexity {metrics[Metric.PERPLEXITY]:.3f}, float "
-            f"{metrics[Metric.REFERENCE_PERPLEXITY]:.3f}; KL divergence {metrics[Metric.KLD]:.5f} "
-            f"nats a token; the same most likely token for {100 * metrics[Metric.AGREEMENT]:.2f} % "
-            f"({evidence.samples} tokens)"
-        )
-    if worst is not None and worst.drop > 0:
-        yield (
-            f"worst class: {item.name}: {worst.name} {100 * worst.top1:.1f} %, "
-            f"float {100 * worst.reference_top1:.1f} % "
-            f"({worst.samples} samples, {evidence.where.get('runtime', evidence.place)})"
-        )
-    if speed is not None:
-        line = speed_line(
-            speed.float_ratio,
-            speed.spread,
-            outside=speed.outside_delegate,
-            where=evidence.where,
-            threads=speed.threads,
-            precision=item.recipe.precision,
-        )
-        yield f"speed: {item.name}: {line}"
-    if evidence.rates is not None:
-        line = rates_line(evidence.rates, where=evidence.where)
-        yield f"speed: {item.name}: {line}"
 
 
 def _companion_lines(items: Sequence[PlannedArtifact]) -> list[str]:
