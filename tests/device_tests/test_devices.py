@@ -58,6 +58,7 @@ def test_a_board_of_the_lab_is_emulated() -> None:
         user="edgeship",
         key=Path("/lab/key"),
         known_hosts=Path("/lab/known_hosts"),
+        is_agent_allowed=False,
     )
 
 

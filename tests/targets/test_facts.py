@@ -22,9 +22,14 @@ def test_facts_do_not_depend_on_name_memory_sources_and_default_precisions(forma
     assert target_facts(other, format) == target_facts(target, format)
 
 
-def test_boards_that_differ_only_in_dotprod_share_the_files_of_onnx_but_not_of_gguf() -> None:
+def test_boards_without_dotprod_share_the_files_of_onnx() -> None:
+    one, other = load_target("raspberry-pi-4"), load_target("cortex-a53")
+    assert target_facts(one, Format.ONNX) == target_facts(other, Format.ONNX)
+
+
+def test_dotprod_is_another_fact_of_onnx_and_of_gguf() -> None:
     old, new = load_target("raspberry-pi-4"), load_target("raspberry-pi-5")
-    assert target_facts(old, Format.ONNX) == target_facts(new, Format.ONNX)
+    assert target_facts(old, Format.ONNX) != target_facts(new, Format.ONNX)
     assert target_facts(old, Format.GGUF) != target_facts(new, Format.GGUF)
 
 
