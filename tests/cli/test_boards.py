@@ -87,6 +87,7 @@ def test_what_a_board_says_becomes_evidence_and_is_judged(
     assert list((project / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_artifact_gives_the_same_for_a_sample_here_and_on_the_board(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_artifact_gives_the_same_for_a_sample_here_and_on_the_board(
     assert board["data_sha256"] == host["data_sha256"]
 
 
+@pytest.mark.slow
 def test_a_crash_on_the_board_fails_the_artifact_until_it_passes(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
