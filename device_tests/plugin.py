@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 if TYPE_CHECKING:
-    from edgeship.device_tests.session import OpenBoard
+    from edgeship.device_tests.open_board import OpenBoard
 
 
 class BoardUnderTest:

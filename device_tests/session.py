@@ -1,9 +1,9 @@
-"""Session: the device of a target, chosen, reached and probed for as long as it is used."""
+"""Session: the device of a target, chosen and opened for as long as it is used."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from edgeship.device_tests.devices import Device, find_device, lab_device
 from edgeship.device_tests.devices_file import devices_file, read_devices
-from edgeship.errors import ConfigurationError, IntegrityRefused, Problem, RequirementMissing
+from edgeship.device_tests.open_board import OpenBoard, open_session
+from edgeship.errors import ConfigurationError, Problem, RequirementMissing
 from edgeship.targets import Target
-from edgeship.targets.board_facts import BoardFacts, FoundRuntime
-from edgeship.targets.compatibility_binaries import binary_problems
-from edgeship.vocabulary import Place
 
 if TYPE_CHECKING:
-    from edgeship.device_tests.lab.board import LabBoard
-    from edgeship.device_tests.transports.protocol import Connection
     from edgeship.story import Story
 
-_PROGRAMS: Final = "programs"
-_COPY_S: Final = 900.0
-"""A choice: of copying runtime programs."""
 LAB: Final = "lab"
 """What `--device` calls the emulated board of a target."""
 
@@ -42,65 +35,6 @@ class Devices:
     known: Mapping[str, Device]
     where: str
     wanted: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class OpenBoard:
-    """One device while it is used.
-
-    Attributes:
-        device: How it is reached and used.
-        connection: To it.
-        directory: Of this run, on the board.
-        facts: What the probe found.
-        archive: The program of boards, as it was put there.
-        brought: Runtime programs that came along.
-        misfits: Why these do not run there, where they came along by force.
-        emulation: What emulates it; None for a real board.
-        is_counting: Whether its clock counts instructions.
-    """
-
-    device: Device
-    connection: Connection
-    directory: str
-    facts: BoardFacts
-    archive: bytes
-    brought: Sequence[FoundRuntime] = ()
-    misfits: Sequence[Problem] = ()
-    emulation: LabBoard | None = None
-    is_counting: bool = False
-
-    @property
-    def place(self) -> Place:
-        """Where what is measured on it was measured."""
-        return self.device.place_by(self.facts)
-
-    @property
-    def environment(self) -> Mapping[str, str]:
-        """Of what runs there."""
-        return self.device.environment
-
-    def program(self, runtime: str) -> str | None:
-        """Path of the program that is that runtime there; None where it is a package."""
-        found = [item for item in (*self.brought, *self.facts.runtimes) if item.name == runtime]
-        return found[0].path if found else None
-
-    def where(self) -> dict[str, str]:
-        """`cpu`, `os`, `device` and `board` of evidence; `emulated` says by what, where it is."""
-        facts = self.facts
-        known = {
-            "cpu": facts.cpu,
-            "os": facts.os,
-            "device": self.device.name,
-            "board": facts.model,
-            "emulated": self._emulated_by(),
-        }
-        return {key: value for key, value in known.items() if value is not None}
-
-    def _emulated_by(self) -> str | None:
-        if self.emulation is not None:
-            return f"QEMU -cpu {self.emulation.cpu} -m {self.emulation.memory_bytes >> 20}M"
-        return "QEMU, by what the board says of itself" if self.facts.is_emulated else None
 
 
 @contextmanager
@@ -142,7 +76,9 @@ def choose_device(target: str, devices: Devices) -> Device | None:
         ConfigurationError: The one that was asked for is unknown or of another target; or nobody
             asked, and several are of this one.
     """
-    if devices.wanted is not None and (devices.wanted in devices.known or devices.wanted != LAB):
+    lab = (LAB, f"{LAB}:{target}")
+    is_lab = devices.wanted in lab and devices.wanted not in devices.known
+    if devices.wanted is not None and not is_lab:
         device = find_device(devices.wanted, devices.known, where=devices.where)
         if device.target not in (None, target):
             problem = Problem(
@@ -155,7 +91,7 @@ def choose_device(target: str, devices: Devices) -> Device | None:
             raise ConfigurationError(problem)
         return device
     own = [device for device in devices.known.values() if device.target == target]
-    if devices.wanted == LAB or not own:
+    if is_lab or not own:
         return None
     if len(own) > 1:
         problem = Problem(
@@ -178,6 +114,9 @@ def open_named(devices: Devices, story: Story) -> AbstractContextManager[OpenBoa
     name = devices.wanted or ""
     lab, _, target = name.partition(":")
     if name not in devices.known and lab == LAB and target:
+        from edgeship.device_tests.lab.board import require_board
+
+        require_board(target)
         return open_emulated(target, story)
     return open_session(find_device(name, devices.known, where=devices.where))
 
@@ -207,75 +146,6 @@ def open_emulated(name: str, story: Story, *, counts: bool = False) -> Iterator[
             yield board
 
 
-@contextmanager
-def open_session(
-    device: Device,
-    *,
-    emulation: LabBoard | None = None,
-    is_counting: bool = False,
-    forces: bool = False,
-) -> Iterator[OpenBoard]:
-    """Connect to a device, make this run a directory there, probe it, and bring its programs along.
-
-    Raises:
-        RequirementMissing: It cannot be reached.
-        IntegrityRefused: A program that would be brought along cannot run there.
-    """
-    from edgeship.device_tests.board_archive import archive_bytes
-    from edgeship.device_tests.probe.probe import probe
-    from edgeship.device_tests.transports.run_directory import run_directory
-
-    archive = archive_bytes()
-    with run_directory(device.transport(), device.directory) as (connection, directory):
-        facts = probe(
-            connection,
-            directory=directory,
-            archive=archive,
-            python=device.python,
-            environment=device.environment,
-        )
-        problems = _program_problems(device, facts)
-        if problems and not forces:
-            raise IntegrityRefused(*problems)
-        yield OpenBoard(
-            device=device,
-            connection=connection,
-            directory=directory,
-            facts=facts,
-            archive=archive,
-            brought=_bring(connection, directory, device),
-            misfits=problems,
-            emulation=emulation,
-            is_counting=is_counting,
-        )
-
-
-def _program_problems(device: Device, facts: BoardFacts) -> list[Problem]:
-    """Why the board cannot run the device's programs, by their files: nothing was copied yet."""
-    if not device.programs:
-        return []
-    from edgeship.targets.elf import scan_elf
-
-    needs = [scan_elf(path) for path in device.programs.values()]
-    return [problem for need in needs for problem in binary_problems(need, facts)]
-
-
-def _bring(connection: Connection, directory: str, device: Device) -> tuple[FoundRuntime, ...]:
-    """Copy the device's programs."""
-    if not device.programs:
-        return ()
-    files: dict[str, Path | bytes] = {
-        f"{_PROGRAMS}/{name}": path for name, path in device.programs.items()
-    }
-    connection.put(files, directory, deadline_s=_COPY_S)
-    return tuple(
-        FoundRuntime(
-            name=name, version=None, kind="program", path=f"{directory}/{_PROGRAMS}/{name}"
-        )
-        for name in device.programs
-    )
-
-
 def devices_of(option: Path | None, project: Path, wanted: str | None) -> Devices:
     """The devices of the file that holds for a project; none where there is no file.
 
@@ -284,5 +154,5 @@ def devices_of(option: Path | None, project: Path, wanted: str | None) -> Device
     """
     file = devices_file(option, project, os.environ)
     if file is None:
-        return Devices(known={}, where="devices.toml", wanted=wanted)
+        return Devices(known={}, where="devices.toml (there is none)", wanted=wanted)
     return Devices(known=read_devices(file), where=str(file), wanted=wanted)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from edgeship.artifact import MANIFEST_NAME, Artifact, read_artifact
+from edgeship.device_tests.open_board import OpenBoard
 from edgeship.device_tests.plugin import BoardUnderTest
-from edgeship.device_tests.session import OpenBoard
 from edgeship.device_tests.smoke.result import SmokeRun
 from edgeship.device_tests.smoke.run import smoke
 from edgeship.device_tests.transports.protocol import ConnectionFailed
@@ -38,10 +38,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A test for each artifact in each of its runtimes."""
     if "case" in metafunc.fixturenames:
         cases = _cases(metafunc.config.getoption("--artifacts"))
-        names = [
-            f"{case.directory.parent.name}/{case.directory.name}-{case.runtime}" for case in cases
-        ]
-        metafunc.parametrize("case", cases, ids=names)
+        metafunc.parametrize("case", cases, ids=[case.name for case in cases])
 
 
 def test_the_board_answers(board_under_test: BoardUnderTest) -> None:
@@ -62,19 +59,18 @@ def test_the_golden_pack_matches(board_under_test: BoardUnderTest, case: Case) -
 
 
 def _run(board: OpenBoard, artifact: Artifact, case: Case) -> SmokeRun:
-    path = f"{board.directory}/{case.name.replace('/', '-')}"
-    board.connection.run(["mkdir", path], deadline_s=60)
-    return smoke(
-        board.connection,
-        path,
-        artifact,
-        board.facts,
-        runtime=case.runtime,
-        deadline_s=_DEADLINE_S,
-        python=board.device.python,
-        environment=board.environment,
-        program=board.program(case.runtime),
-    )
+    with board.folder(case.name.replace("/", "-")) as path:
+        return smoke(
+            board.connection,
+            path,
+            artifact,
+            board.facts,
+            runtime=case.runtime,
+            deadline_s=_DEADLINE_S,
+            python=board.device.python,
+            environment=board.environment,
+            program=board.program(case.runtime),
+        )
 
 
 def _cases(root: Path) -> list[Case]:

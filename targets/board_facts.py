@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from types import UnionType
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
 SCHEMA: Final = 1
 
@@ -108,13 +109,41 @@ class BoardFacts:
 
         Raises:
             ValueError: Another schema.
-            TypeError: Unknown or missing keys.
+            TypeError: Unknown or missing keys, or a value of another kind.
         """
         if value["schema"] != SCHEMA:
             message = f"schema {value['schema']!r}"
             raise ValueError(message)
         keys = {key: _frozen(item) for key, item in value.items() if key != "schema"}
-        return cls(**{**keys, "runtimes": tuple(FoundRuntime(**it) for it in value["runtimes"])})
+        runtimes = tuple(FoundRuntime(**entry) for entry in value["runtimes"])
+        facts = cls(**{**keys, "runtimes": runtimes})
+        _require_kinds(facts)
+        for runtime in runtimes:
+            _require_kinds(runtime)
+        return facts
+
+
+def _require_kinds(part: BoardFacts | FoundRuntime) -> None:
+    """Hold every value against what its attribute is declared as; raises TypeError."""
+    for name, kind in get_type_hints(type(part)).items():
+        value = getattr(part, name)
+        if not _is_kind(value, kind):
+            message = f"{name} is {value!r}"
+            raise TypeError(message)
+
+
+def _is_kind(value: object, kind: Any) -> bool:  # noqa: ANN401 - types have no common one
+    inner = get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(_is_kind(value, item) for item in inner)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(value) == len(kinds) and all(map(_is_kind, value, kinds))
+    if isinstance(value, bool):  # Python's are integers, too
+        return kind is bool
+    return isinstance(value, int | float if kind is float else kind)
 
 
 def _frozen(value: Any) -> Any:  # noqa: ANN401 - whatever JSON holds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 _VERSION: Final = re.compile(
@@ -35,7 +36,7 @@ def is_older(found: str | None, needed: str) -> bool:
     return found_key is not None and needed_key is not None and found_key < needed_key
 
 
-def newest(versions: list[str]) -> str | None:
-    """The last of those that can be read; None where none can."""
-    readable = [version for version in versions if version_key(version) is not None]
-    return max(readable, key=lambda version: version_key(version) or ((), 0), default=None)
+def newest(versions: Iterable[str | None]) -> str | None:
+    """The last of those that are there and can be read; None where none can."""
+    keys = {key: text for text in versions if text and (key := version_key(text)) is not None}
+    return keys[max(keys)] if keys else None

@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edgeship.errors import IntegrityRefused, Problem, RequirementMissing
+from edgeship.targets.compatibility_versions import newest
 from edgeship.targets.elf_needs import (
     LARGEST_PAGE,
     ElfNeeds,
     Requirements,
-    newest,
     summed_needs,
 )
 

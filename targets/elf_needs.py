@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from edgeship.targets.compatibility_versions import newest
+
 LARGEST_PAGE: Final = 65536
 """Of any AArch64 kernel, in bytes (Arm ARM, D8.2: granules of 4, 16 and 64 KiB)."""
 
@@ -80,13 +82,3 @@ def summed_needs(needs: Iterable[ElfNeeds]) -> Requirements:
         features=tuple(sorted(features)),
         optional_features=tuple(sorted(optional - features)),
     )
-
-
-def version_key(version: str) -> tuple[int, ...]:
-    """Order of symbol versions: "2.9" is before "2.34"."""
-    return tuple(int(part) for part in version.split("."))
-
-
-def newest(versions: Iterable[str | None]) -> str | None:
-    """The highest of them; None where there is none."""
-    return max((item for item in versions if item is not None), key=version_key, default=None)

@@ -130,8 +130,8 @@ def _text_problems(path: Path, contents: _Contents) -> Iterator[Problem]:
     try:
         value = json.loads(contents.texts[layout.DESCRIPTION_NAME])
         facts = layout.release_facts(contents.texts[layout.FACTS_NAME].decode())
-        ids = {item["directory"]: item["artifact_id"] for item in value["artifacts"]}
-        stated = {key: value[key] for key in ("name", "release", "target", "arch")}
+        ids = {str(item["directory"]): str(item["artifact_id"]) for item in value["artifacts"]}
+        stated = {key: str(value[key]) for key in ("name", "release", "target", "arch")}
     except _UNREADABLE as error:
         found = f"{type(error).__name__}: {error}"
         yield _problem(path, layout.DESCRIPTION_NAME, "it cannot be read", found=found)

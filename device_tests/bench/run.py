@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
 
-from edgeship.artifact import MANIFEST_NAME, Artifact
+from edgeship.artifact import Artifact
 from edgeship.device_tests.bench.plan import COUNTING, Plan
 from edgeship.device_tests.bench.samples import Record, read_record
 from edgeship.device_tests.bench.summary import latency_of, work_of
 from edgeship.device_tests.bench.validity import emulated_reason
-from edgeship.device_tests.board_archive import ARCHIVE_NAME, archive_bytes
 from edgeship.device_tests.heard import Heard
-from edgeship.device_tests.transports.protocol import (
-    NO_ENVIRONMENT,
-    Connection,
-    DeadlinePassed,
-)
-from edgeship.errors import Problem
+from edgeship.device_tests.job import Job
+from edgeship.device_tests.transports.protocol import NO_ENVIRONMENT, Connection
 from edgeship.latency import Latency, MemoryUse, Work
 from edgeship.vocabulary import Place
-
-_ARTIFACT: Final = "artifact"
-_OUTPUTS: Final = "outputs"
-_GRACE_S: Final = 5.0
-"""The board's own deadline comes so much earlier than ours: then it can still say so. A choice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +81,21 @@ def bench(
         place: EMULATED gives no latency.
 
     Raises:
+        RequirementMissing: The board has no such Python.
         ConnectionFailed: The board did not say how it ended, or said what cannot be read.
         DeadlinePassed: Neither within the deadline.
     """
-    job = _Job(connection, directory, deadline_s)
-    heard = job.run(artifact, runtime, plan, threads, python, environment, program)
-    record = job.record(heard)
+    job = Job(
+        connection,
+        directory,
+        what="bench",
+        deadline_s=deadline_s,
+        python=python,
+        environment=environment,
+    )
+    heard, record = _measured(
+        job, artifact, plan, runtime=runtime, threads=threads, program=program
+    )
     latency: Latency | None = None
     reasons: tuple[str, ...] = ()
     if record is not None:
@@ -147,9 +143,15 @@ def work(
         environment: For it.
         program: Path of llama-server there.
     """
-    job = _Job(connection, directory, deadline_s)
-    heard = job.run(artifact, runtime, plan, 1, python, environment, program)
-    record = job.record(heard)
+    job = Job(
+        connection,
+        directory,
+        what="bench",
+        deadline_s=deadline_s,
+        python=python,
+        environment=environment,
+    )
+    heard, record = _measured(job, artifact, plan, runtime=runtime, threads=1, program=program)
     return WorkRun(
         outcome=heard.outcome,
         message=heard.message,
@@ -159,70 +161,23 @@ def work(
     )
 
 
-class _Job:
-    """One run in one directory, under one deadline."""
-
-    def __init__(self, connection: Connection, directory: str, deadline_s: float) -> None:
-        self._connection = connection
-        self._directory = directory
-        self._end = time.monotonic() + deadline_s
-
-    def run(
-        self,
-        artifact: Artifact,
-        runtime: str,
-        plan: Plan,
-        threads: int,
-        python: str,
-        environment: Mapping[str, str],
-        program: str | None,
-    ) -> Heard:
-        """Copy everything there and hear the board out."""
-        self._put(artifact)
-        heard = Heard(where=f"bench of {artifact.directory.name} in {runtime}")
-        left_s = self._left_s()
-        command = [
-            *(
-                python,
-                f"{self._directory}/{ARCHIVE_NAME}",
-                "bench",
-                f"{self._directory}/{_ARTIFACT}",
-            ),
-            *("--runtime", runtime, "--threads", str(threads), "--plan", plan.to_json()),
-            *("--outputs", f"{self._directory}/{_OUTPUTS}"),
-            *("--deadline", f"{max(1.0, left_s - _GRACE_S):.0f}"),
-            *([] if program is None else ["--program", program]),
-        ]
-        ended = self._connection.run(
-            command, deadline_s=left_s, environment=environment, on_line=heard.line
-        )
-        heard.close(ended)
-        return heard
-
-    def record(self, heard: Heard) -> Record | None:
-        """What was measured; None where the outcome is not "ok"."""
-        if heard.outcome != "ok":
-            return None
-        try:
-            path = f"{self._directory}/{_OUTPUTS}/{heard.last['file']}"
-            content = self._connection.read(path, deadline_s=self._left_s())
-            return read_record(heard.one("board"), heard.last, heard.all("sample"), content)
-        except (KeyError, TypeError, ValueError, StopIteration, OSError) as error:
-            raise heard.unreadable(found=f"{type(error).__name__}: {error}") from error
-
-    def _put(self, artifact: Artifact) -> None:
-        names = [MANIFEST_NAME, *(file.name for file in artifact.manifest.files)]
-        files: dict[str, Path | bytes] = {ARCHIVE_NAME: archive_bytes()}
-        files |= {f"{_ARTIFACT}/{name}": artifact.directory / name for name in names}
-        self._connection.put(files, self._directory, deadline_s=self._left_s())
-
-    def _left_s(self) -> float:
-        left = self._end - time.monotonic()
-        if left <= 0:
-            problem = Problem(
-                where="bench",
-                what="the deadline passed before the run was over",
-                remedy="give it more time, or a smaller plan",
-            )
-            raise DeadlinePassed(problem)
-        return left
+def _measured(
+    job: Job, artifact: Artifact, plan: Plan, *, runtime: str, threads: int, program: str | None
+) -> tuple[Heard, Record | None]:
+    """What the board said, and what it measured; None where the outcome is not "ok"."""
+    heard = job.run(
+        "bench",
+        artifact,
+        runtime=runtime,
+        threads=threads,
+        program=program,
+        options=("--plan", plan.to_json()),
+    )
+    if heard.outcome != "ok":
+        return heard, None
+    try:
+        content = job.read(heard.last["file"])
+        record = read_record(heard.one("board"), heard.last, heard.all("sample"), content)
+    except (KeyError, TypeError, ValueError, StopIteration, OSError) as error:
+        raise heard.unreadable(found=f"{type(error).__name__}: {error}") from error
+    return heard, record

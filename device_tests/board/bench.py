@@ -3,19 +3,18 @@
 import argparse
 import gc
 import os
-import platform
-from typing import Any, Callable, Dict, Optional, Set
+from typing import Callable, Dict, Set
 
-from edgeship.device_tests.board import memory
+from edgeship.device_tests.board.account import MemoryAccount, say_start
 from edgeship.device_tests.board.artifact import read_artifact
 from edgeship.device_tests.board.bench_plan import Plan, read_plan
 from edgeship.device_tests.board.bench_sampler import Sampler
 from edgeship.device_tests.board.bench_stream import Stream, perf_ns
 from edgeship.device_tests.board.golden import Case, read_cases
 from edgeship.device_tests.board.lines import Lines
-from edgeship.device_tests.board.packages import require_numpy
-from edgeship.device_tests.board.runtimes import Loaded, load_runtime, misfit
+from edgeship.device_tests.board.runtimes import load_runtime, misfit
 from edgeship.device_tests.board.sensors import Sensors
+from edgeship.device_tests.board.session import Session, Tensors
 from edgeship.device_tests.board.stopped import Stopped
 
 LATENCIES_NAME = "latencies.bin"
@@ -34,20 +33,22 @@ def run(options: argparse.Namespace, lines: Lines) -> Dict[str, object]:
     artifact = read_artifact(options.artifact)
     case = read_cases(artifact)[0]
     loaded = load_runtime(options.runtime, options.program)
-    _say_start(lines, loaded, options.threads)
-    imported = memory.current_bytes()
-    is_reset = memory.reset_peak()
+    say_start(lines, loaded, options.threads)
+    account = MemoryAccount()
     clock_ns = perf_ns()
     before = clock_ns()
     session = loaded.open(artifact, options.threads)
     load_ns = clock_ns() - before
     try:
+        if not session.is_timeable:
+            message = "a query would be a whole process: trtexec times its engines itself"
+            raise Stopped("refused", message)
         wrong = misfit(case.inputs, session.inputs)
         if wrong is not None:
             raise Stopped("refused", wrong)
         stream = Stream(_query(session, case), [case.inputs], clock_ns)
         _measure(stream, plan, Sensors(clock_ns=clock_ns), lines)
-        _say_memory(lines, session, imported, is_reset=is_reset)
+        account.say(lines, session)
     finally:
         session.close()
     os.makedirs(options.outputs, exist_ok=True)
@@ -71,7 +72,7 @@ def _read_plan(options: argparse.Namespace) -> Plan:
         raise Stopped("failed", "--plan: {}".format(error)) from error
 
 
-def _query(session: Any, case: Case) -> Callable[[Any], Any]:  # noqa: ANN401 - a session
+def _query(session: Session, case: Case) -> Callable[[Tensors], Tensors]:
     """Inputs copied in, run, outputs copied out: what an application in Python waits for."""
     wanted = {item["name"]: item["values"].shape for item in case.expect}
     return lambda inputs: session.answer(inputs, wanted)
@@ -97,33 +98,3 @@ def _measure(stream: Stream, plan: Plan, sensors: Sensors, lines: Lines) -> None
         gc.enable()
     for sample in sampler.samples:
         lines.say("sample", **sample)
-
-
-def _say_start(lines: Lines, loaded: Loaded, threads: int) -> None:
-    lines.say(
-        "start",
-        python=platform.python_version(),
-        numpy=require_numpy(),
-        runtime=loaded.name,
-        package=loaded.package,
-        version=loaded.version,
-        kind=loaded.kind,
-        threads=threads,
-        machine=platform.machine(),
-        system=platform.system(),
-    )
-
-
-def _say_memory(
-    lines: Lines,
-    session: Any,  # noqa: ANN401 - a session
-    imported: Optional[int],
-    *,
-    is_reset: bool,
-) -> None:
-    outside = session.peak_bytes()
-    if outside is None:
-        peak = memory.peak_bytes()
-        lines.say("memory", imported_bytes=imported, peak_bytes=peak, is_reset=is_reset)
-    else:
-        lines.say("memory", imported_bytes=None, peak_bytes=outside, is_reset=True)

@@ -1,7 +1,7 @@
 """Bench plan: how many queries, for how long, and what goes before them (runs on Python 3.6)."""
 
 import json
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 _COUNTS = ("windows", "min_queries", "warm_up_queries")
 _SECONDS = (
@@ -15,19 +15,7 @@ _SECONDS = (
 
 
 class Plan:
-    """What is run, in this order: cold, warm-up, windows, heat, sustained.
-
-    Attributes:
-        windows: How many times queries are measured, without a pause between.
-        min_queries: At least so many in each window.
-        min_duration_s: And for at least so long.
-        max_duration_s: No window goes on after this, even with fewer queries.
-        warm_up_queries: At least so many before the first window, the cold one included.
-        warm_up_limit_s: Warm-up ends then, stable or not; 0 does not wait for stability.
-        heat_s: How long the board runs on after the windows.
-        sustained_s: Length of the window after that; 0 leaves heat and it out.
-        sampling_s: Between two looks at the sensors; 0 looks at the begin and the end alone.
-    """
+    """What is run; its attributes are those of edgeship.device_tests.bench.plan.Plan."""
 
     def __init__(self, value: Dict[str, Any]) -> None:
         names = set(_COUNTS + _SECONDS)
@@ -62,8 +50,3 @@ def read_plan(text: str) -> Plan:
     if not isinstance(value, dict):
         raise ValueError("a plan is a JSON object")
     return Plan(value)
-
-
-def plan_keys() -> List[str]:
-    """The keys of a plan as JSON: all of them must be there."""
-    return list(_COUNTS + _SECONDS)

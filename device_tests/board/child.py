@@ -2,6 +2,7 @@
 
 import collections
 import json
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from edgeship.device_tests.board import memory, pressure
 from edgeship.device_tests.board.ending import outcome_of
 from edgeship.device_tests.board.stopped import first_line
 
-_LOOK_S = 0.05
+LOOK_S = 0.05
 """A choice: between two looks at the worker's memory."""
 _KEPT_LINES = 40
 _END = b'{"event": "end"'
@@ -28,9 +29,13 @@ size, from its start on."""
 
 
 class Child:
-    """A running worker. `stop` may be called from any thread, or from a signal's handler."""
+    """A running worker. `stop` may be called from any thread, or from a signal's handler.
 
-    def __init__(self, command: List[str]) -> None:
+    Each look at the worker's memory takes a core for a moment: `look_s` is the time between two.
+    """
+
+    def __init__(self, command: List[str], *, look_s: float = LOOK_S) -> None:
+        self._look_s = look_s
         self._before = pressure.look()
         self._least_available = self._before.available
         self._peak: Optional[int] = None
@@ -104,14 +109,15 @@ class Child:
         return {"outcome": found[0], "message": found[1]}
 
     def _watch(self, deadline_s: Optional[float]) -> None:
-        start = time.monotonic()
-        while not self._is_over.wait(_LOOK_S):
+        end = math.inf if deadline_s is None else time.monotonic() + deadline_s
+        while not self._is_over.wait(min(self._look_s, max(0.0, end - time.monotonic()))):
             available = pressure.look().available
             if available is not None and self._least_available is not None:
                 self._least_available = min(self._least_available, available)
             self._peak = max(self._peak or 0, memory.peak_bytes(self._process.pid) or 0)
-            if deadline_s is not None and time.monotonic() - start > deadline_s:
+            if time.monotonic() >= end:
                 self.stop("timeout", f"not finished within {deadline_s:g} s")
+                return
 
     def _relay_errors(self) -> None:
         assert self._process.stderr is not None  # a pipe

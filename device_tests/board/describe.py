@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, lines: Lines) -> Dict[str, object]:
     if options.only == _PYTHON:
         _say_python(lines)
     elif options.only == _PROGRAM:
-        from edgeship.device_tests.board.llama_server import program_version
+        from edgeship.device_tests.board.llama_program import program_version
 
         version = program_version(options.program)
         _say(lines, "llama.cpp", version, _PROGRAM, options.program, None)

@@ -18,7 +18,8 @@ from edgeship.device_tests.board.preprocess import (
     pixels_of,
     recipe_of,
 )
-from edgeship.device_tests.board.runtimes import Session, misfit
+from edgeship.device_tests.board.runtimes import misfit
+from edgeship.device_tests.board.session import Session
 from edgeship.device_tests.board.tensors import real
 
 _FITS = 1e-4

@@ -3,12 +3,13 @@
 import collections
 import ctypes
 import re
-from typing import Any, Deque, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Deque, Dict, Iterator, List, Sequence, Tuple
 
 import numpy as np
 
 from edgeship.device_tests.board.artifact import Artifact
 from edgeship.device_tests.board.packages import Vendor
+from edgeship.device_tests.board.session import Session, Tensors, kept_tokens
 from edgeship.device_tests.board.stopped import Stopped, first_line, says_out_of_memory
 
 _LARGEST_BATCH = 512
@@ -22,14 +23,12 @@ _SAYS_LITTLE = re.compile(r"failed to (load model|create context|initialize batc
 """What follows the line that has the cause."""
 
 
-class LlamaSession:
-    """See `Loaded.open`; its inputs are token ids, and files do not declare them.
+class LlamaSession(Session):
+    """See `Session`; its inputs are token ids, and files do not declare them.
 
     A model with logits answers "tokens" (its greedy continuation), "logprobs" (after the last token
     of the prompt) and "logits"; an encoder its pooled embedding.
     """
-
-    inputs: Optional[Dict[str, Tuple[Tuple[int, ...], str]]] = None
 
     def __init__(self, vendor: Vendor, artifact: Artifact, threads: int) -> None:
         self._library = vendor
@@ -50,20 +49,18 @@ class LlamaSession:
         self._is_encoder = self._metadata_says_encoder()
         self._pooled = next((spec["name"] for spec in artifact.outputs), "mean_pooled")
 
-    def run(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def run(self, inputs: Tensors) -> Tensors:
         """Logits float32[1, T, vocabulary] of all tokens, or an encoder's embedding."""
-        ids = _kept(inputs)
+        ids = kept_tokens(inputs)
         if self._is_encoder:
             return {self._pooled: self._embedding(ids)}
         return {"logits": np.concatenate(list(self._blocks(ids)))[np.newaxis]}
 
-    def answer(
-        self, inputs: Dict[str, np.ndarray], wanted: Dict[str, Tuple[int, ...]]
-    ) -> Dict[str, np.ndarray]:
+    def answer(self, inputs: Tensors, wanted: Dict[str, Tuple[int, ...]]) -> Tensors:
         """What a golden case expects of its prompt."""
         if self._is_encoder or "logits" in wanted:
             return self.run(inputs)
-        ids = _kept(inputs)
+        ids = kept_tokens(inputs)
         count = wanted["tokens"][-1] if "tokens" in wanted else 0
         last = self._prompted(ids, len(ids) + count)
         found = {"logprobs": _log_softmax(last)[np.newaxis].astype(np.float32)}
@@ -84,10 +81,6 @@ class LlamaSession:
                 loss -= float(_log_softmax(row)[target])
             at += len(block)
         return loss, len(ids) - 1
-
-    def peak_bytes(self) -> Optional[int]:
-        """None: it runs in this process."""
-        return None
 
     def close(self) -> None:
         """Free the model and its context."""
@@ -192,14 +185,6 @@ class LlamaSession:
         if any(says_out_of_memory(line) for line in self._errors):
             outcome = "out-of-memory"
         return Stopped(outcome, f"{what}: {said}")
-
-
-def _kept(inputs: Dict[str, np.ndarray]) -> List[int]:
-    """The tokens that the mask keeps."""
-    ids = inputs["input_ids"][0]
-    mask = inputs.get("attention_mask")
-    kept: List[int] = ids.tolist() if mask is None else ids[mask[0] != 0].tolist()
-    return kept
 
 
 def _copied(pointer: Vendor, rows: int, columns: int) -> np.ndarray:

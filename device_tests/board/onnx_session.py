@@ -1,12 +1,10 @@
 """A .onnx file in ONNX Runtime's CPU provider."""
 
-from typing import Dict, Optional, Tuple
-
-import numpy as np
+from typing import Dict, Tuple
 
 from edgeship.device_tests.board.artifact import Artifact
 from edgeship.device_tests.board.packages import Vendor
-from edgeship.device_tests.board.stopped import Stopped, first_line, says_out_of_memory
+from edgeship.device_tests.board.session import Session, Tensors, refused
 
 _ERRORS_ONLY = 3
 """ORT_LOGGING_LEVEL_ERROR."""
@@ -22,8 +20,8 @@ _TYPES = {
 }
 
 
-class OnnxSession:
-    """See `Loaded.open`; with the default graph optimisations, as an application gets it."""
+class OnnxSession(Session):
+    """See `Session`; with the default graph optimisations, as an application gets it."""
 
     def __init__(self, vendor: Vendor, artifact: Artifact, threads: int) -> None:
         options = vendor.SessionOptions()
@@ -38,27 +36,13 @@ class OnnxSession:
         except MemoryError:
             raise
         except Exception as error:  # its exceptions have no common base
-            outcome = "out-of-memory" if says_out_of_memory(str(error)) else "refused"
-            raise Stopped(outcome, first_line(str(error))) from error
+            raise refused(error) from error
         self._names = [value.name for value in self._session.get_outputs()]
         self.inputs: Dict[str, Tuple[Tuple[int, ...], str]] = {
             value.name: (tuple(value.shape), _TYPES.get(value.type, value.type))
             for value in self._session.get_inputs()
         }
 
-    def run(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def run(self, inputs: Tensors) -> Tensors:
         """Every output."""
         return dict(zip(self._names, self._session.run(self._names, inputs)))
-
-    def answer(
-        self, inputs: Dict[str, np.ndarray], _wanted: Dict[str, Tuple[int, ...]]
-    ) -> Dict[str, np.ndarray]:
-        """As `run`."""
-        return self.run(inputs)
-
-    def peak_bytes(self) -> Optional[int]:
-        """None: it runs in this process."""
-        return None
-
-    def close(self) -> None:
-        """Nothing: it goes with this object."""

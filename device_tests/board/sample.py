@@ -17,7 +17,7 @@ from typing import Any, Dict, List
 import numpy as np
 
 from edgeship.device_tests.board.lines import Lines
-from edgeship.device_tests.board.runtimes import Session
+from edgeship.device_tests.board.session import Session
 from edgeship.device_tests.board.stopped import Stopped
 from edgeship.device_tests.board.tensors import little_endian
 

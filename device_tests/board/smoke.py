@@ -1,26 +1,25 @@
 """Smoke: one artifact in one runtime against its golden pack, then over a sample of data."""
 
 import argparse
-import os
-import platform
 from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from edgeship.device_tests.board import memory
+from edgeship.device_tests.board.account import MemoryAccount, say_start
 from edgeship.device_tests.board.artifact import Artifact, read_artifact
 from edgeship.device_tests.board.diagnosis import diagnose
 from edgeship.device_tests.board.golden import Case, judge, judge_together, read_cases
 from edgeship.device_tests.board.lines import Lines
-from edgeship.device_tests.board.packages import numbers, require_numpy
+from edgeship.device_tests.board.packages import numbers
 from edgeship.device_tests.board.preprocess import (
     image_spec,
     input_from_pixels,
     pixels_of,
     recipe_of,
 )
-from edgeship.device_tests.board.runtimes import Loaded, Session, load_runtime, misfit
+from edgeship.device_tests.board.runtimes import Loaded, load_runtime, misfit
 from edgeship.device_tests.board.sample import run_sample
+from edgeship.device_tests.board.session import Session
 from edgeship.device_tests.board.stopped import Stopped
 from edgeship.device_tests.board.tensors import real, spelled
 
@@ -34,14 +33,13 @@ def run(options: argparse.Namespace, lines: Lines) -> Dict[str, object]:
     artifact = read_artifact(options.artifact)
     loaded = load_runtime(options.runtime, options.program)
     _require_least(loaded, options.least)
-    _say_start(lines, loaded, options.threads)
-    imported = memory.current_bytes()
-    is_reset = memory.reset_peak()
+    say_start(lines, loaded, options.threads)
+    account = MemoryAccount()
     session = loaded.open(artifact, options.threads)
     try:
         cases = read_cases(artifact)
         events, outputs = _run_cases(cases, session, artifact, lines)
-        _say_memory(lines, session, imported, is_reset=is_reset)
+        account.say(lines, session)
         wrong = [event for event in events if event["is_ok"] is False]
         if outputs is not None and options.sample is not None:
             run_sample(session, options.sample, options.outputs, lines)
@@ -137,48 +135,3 @@ def _summary(wrong: List[Dict[str, object]], count: int) -> str:
         said = "it differs by {difference:.4g}, more than {limit:.4g} ({kind})".format(**first)
     which = "{name} of case {case}, against {of}".format(**first)
     return f"{len(wrong)} of {count} comparisons fail; {which}: {said}"
-
-
-def _say_start(lines: Lines, loaded: Loaded, threads: int) -> None:
-    lines.say(
-        "start",
-        python=platform.python_version(),
-        numpy=require_numpy(),
-        runtime=loaded.name,
-        package=loaded.package,
-        version=loaded.version,
-        kind=loaded.kind,
-        threads=threads,
-        machine=platform.machine(),
-        system=platform.system(),
-        cpu=_cpu_name(),
-        pid=os.getpid(),
-    )
-
-
-def _say_memory(
-    lines: Lines,
-    session: Session,
-    imported: Optional[int],
-    *,
-    is_reset: bool,
-) -> None:
-    """Of the process that holds the model: this one, or the program's.
-
-    Without a reset the peak may be that of an import; it is then no less than what the model took.
-    """
-    outside = session.peak_bytes()
-    if outside is not None:
-        lines.say("memory", imported_bytes=None, peak_bytes=outside, is_reset=True)
-        return
-    lines.say("memory", imported_bytes=imported, peak_bytes=memory.peak_bytes(), is_reset=is_reset)
-
-
-def _cpu_name() -> Optional[str]:
-    """The first `model name` of /proc/cpuinfo, which x86 has and most ARM boards have not."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            names = (line.partition(":")[2] for line in file if line.startswith("model name"))
-            return next(names, "").strip() or None
-    except OSError:
-        return None

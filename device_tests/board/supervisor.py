@@ -10,9 +10,13 @@ from types import FrameType
 from typing import Callable, Dict, List, Optional
 
 from edgeship.device_tests.board.arguments import parse
-from edgeship.device_tests.board.child import Child, Ended
+from edgeship.device_tests.board.child import LOOK_S, Child, Ended
 from edgeship.device_tests.board.lines import Lines
 from edgeship.device_tests.board.stopped import Stopped
+
+_LOOK_S = {"bench": 1.0}
+"""By command, where it is not `LOOK_S`: what is timed is left alone, but for a look a second, as
+often as its own sensors are read."""
 
 
 class Supervisor:
@@ -32,7 +36,8 @@ class Supervisor:
         relay: Optional[Callable[[bytes], None]] = None,
     ) -> Ended:
         """Run a worker with these arguments; its events go to `relay`, by default to the lines."""
-        self._child = Child([*self._command, str(os.getpid()), *arguments])
+        look_s = _LOOK_S.get(arguments[0], LOOK_S)
+        self._child = Child([*self._command, str(os.getpid()), *arguments], look_s=look_s)
         if self._reason is not None:  # it came before the child
             self._child.stop("killed", self._reason)
         return self._child.listen(relay or self.lines.relay, deadline_s)

@@ -1,24 +1,23 @@
 """A .tflite file in LiteRT or TFLite Runtime, which have one interface."""
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
 from edgeship.device_tests.board.artifact import Artifact
 from edgeship.device_tests.board.packages import Vendor
-from edgeship.device_tests.board.stopped import Stopped, first_line, says_out_of_memory
+from edgeship.device_tests.board.session import Session, Tensors, refused
 
 
-class TfliteSession:
-    """See `Loaded.open`. Tensors go by the names of the file's signature, where it has one."""
+class TfliteSession(Session):
+    """See `Session`. Tensors go by the names of the file's signature, where it has one."""
 
     def __init__(self, vendor: Vendor, artifact: Artifact, threads: int) -> None:
         try:
             self._interpreter = vendor.Interpreter(model_path=artifact.model, num_threads=threads)
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            outcome = "out-of-memory" if says_out_of_memory(str(error)) else "refused"
-            raise Stopped(outcome, first_line(str(error))) from error
+            raise refused(error) from error
         inputs, outputs = self._signature()
         self._inputs = _by_name(self._interpreter.get_input_details(), inputs)
         self._outputs = _by_name(self._interpreter.get_output_details(), outputs)
@@ -27,7 +26,7 @@ class TfliteSession:
             for name, item in self._inputs.items()
         }
 
-    def run(self, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def run(self, inputs: Tensors) -> Tensors:
         """Every output; the arrays are copies."""
         for name, item in self._inputs.items():
             self._interpreter.set_tensor(item["index"], inputs[name])
@@ -36,19 +35,6 @@ class TfliteSession:
             name: self._interpreter.get_tensor(item["index"])
             for name, item in self._outputs.items()
         }
-
-    def answer(
-        self, inputs: Dict[str, np.ndarray], _wanted: Dict[str, Tuple[int, ...]]
-    ) -> Dict[str, np.ndarray]:
-        """As `run`."""
-        return self.run(inputs)
-
-    def peak_bytes(self) -> Optional[int]:
-        """None: it runs in this process."""
-        return None
-
-    def close(self) -> None:
-        """Nothing: it goes with this object."""
 
     def _signature(self) -> Tuple[Dict[int, str], Dict[int, str]]:
         """Names by index of inputs and outputs.

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from edgeship.device_tests.devices import lab_device
 from edgeship.device_tests.lab.address import BOARD_USER
 from edgeship.device_tests.lab.board import LabBoard, lab_board, lab_boards, require_board
 from edgeship.device_tests.lab.image import LabImage, build_image, find_image, open_image
 from edgeship.device_tests.lab.recipe import lab_recipe
 from edgeship.device_tests.lab.standing import StandingBoard, standing_board, turn_off, turn_on
 from edgeship.device_tests.transports.protocol import Ended
-from edgeship.device_tests.transports.ssh import SshTransport
 from edgeship.errors import Problem, RequirementMissing
 from edgeship.story import Silence, Story
 
@@ -122,15 +122,7 @@ def run(
             remedy=f"`edgeship lab up {name}` first",
         )
         raise RequirementMissing(problem)
-    address = standing.address(user)
-    transport = SshTransport(
-        host=address.host,
-        port=address.port,
-        user=address.user,
-        key=address.key,
-        known_hosts=address.known_hosts,
-        is_agent_allowed=False,
-    )
+    transport = lab_device(name, standing.address(user), target=name).transport()
     with transport.connect(deadline_s=_CONNECT_S) as connection:
         return connection.run(command, deadline_s=deadline_s, on_line=on_line)
 

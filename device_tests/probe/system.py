@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
 
-from edgeship.targets.compatibility_versions import version_key
+from edgeship.targets.compatibility_versions import newest
 
 
 def bytes_from_meminfo(text: str, key: str) -> int | None:
@@ -57,7 +56,7 @@ def is_musl(ldd: str) -> bool:
 
 def newest_glibcxx(text: str) -> str | None:
     """The highest of the symbol versions `GLIBCXX_3.4.30`, one a line."""
-    return _newest(re.findall(r"^GLIBCXX_(\d+(?:\.\d+)+)$", text, re.MULTILINE))
+    return newest(re.findall(r"^GLIBCXX_(\d+(?:\.\d+)+)$", text, re.MULTILINE))
 
 
 def zones_from_text(text: str) -> tuple[tuple[str, float], ...]:
@@ -71,11 +70,6 @@ def zones_from_text(text: str) -> tuple[tuple[str, float], ...]:
         if re.fullmatch(r"-?\d+", milli) and int(milli) > -100_000:
             zones.append((name or "?", int(milli) / 1000))
     return tuple(zones)
-
-
-def _newest(versions: Iterable[str]) -> str | None:
-    keys = {key: version for version in versions if (key := version_key(version)) is not None}
-    return keys[max(keys)] if keys else None
 
 
 def _unquoted(value: str) -> str:

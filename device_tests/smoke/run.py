@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edgeship.artifact import MANIFEST_NAME, Artifact
-from edgeship.device_tests.board_archive import ARCHIVE_NAME, archive_bytes
+from edgeship.artifact import Artifact
 from edgeship.device_tests.heard import Heard
+from edgeship.device_tests.job import Job
 from edgeship.device_tests.smoke.result import CaseResult, Outcome, SmokeRun
 from edgeship.device_tests.smoke.sample import Sample, output_from_bytes
-from edgeship.device_tests.transports.protocol import (
-    NO_ENVIRONMENT,
-    Connection,
-    DeadlinePassed,
-    Ended,
-)
-from edgeship.errors import Problem, RequirementMissing
+from edgeship.device_tests.transports.protocol import NO_ENVIRONMENT, Connection
 from edgeship.targets.board_facts import BoardFacts
 
 if TYPE_CHECKING:
     import numpy as np
 
-_ARTIFACT: Final = "artifact"
 _SAMPLE: Final = "sample"
-_OUTPUTS: Final = "outputs"
-_GRACE_S: Final = 5.0
-"""The board's own deadline comes so much earlier than ours: then it can still say so. A choice."""
-_CANNOT_START: Final = (126, 127)
-"""Statuses of a shell, and of env, for a program that may not be run or is not there (POSIX)."""
 
 
 def smoke(
@@ -68,74 +55,42 @@ def smoke(
             heard is no result.
         DeadlinePassed: Neither within the deadline.
     """
-    end_s = time.monotonic() + deadline_s
-    _put(connection, directory, artifact, sample, _left_s(end_s))
-    heard = Heard(where=f"smoke test of {artifact.directory.name} in {runtime}")
-    left_s = _left_s(end_s)
-    command = [
-        *(python, f"{directory}/{ARCHIVE_NAME}", "smoke", f"{directory}/{_ARTIFACT}"),
-        *("--runtime", runtime, "--threads", str(threads)),
-        *("--deadline", f"{max(1.0, left_s - _GRACE_S):.0f}"),
-        *([] if program is None else ["--program", program]),
-        *(_sample_options(directory) if sample is not None else []),
-    ]
-    ended = connection.run(command, deadline_s=left_s, environment=environment, on_line=heard.line)
-    _require_python(ended, python)
-    heard.close(ended)
+    job = Job(
+        connection,
+        directory,
+        what="smoke test",
+        deadline_s=deadline_s,
+        python=python,
+        environment=environment,
+    )
+    heard = job.run(
+        "smoke",
+        artifact,
+        runtime=runtime,
+        threads=threads,
+        program=program,
+        options=() if sample is None else ("--sample", job.path(_SAMPLE)),
+        files=_sample_files(sample),
+    )
     try:
-        outputs = _outputs(connection, directory, heard, end_s)
+        outputs = _outputs(job, heard)
         return _result(heard, runtime, facts, outputs)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise heard.unreadable(found=f"{type(error).__name__}: {error}") from error
 
 
-def _put(
-    connection: Connection,
-    directory: str,
-    artifact: Artifact,
-    sample: Sample | None,
-    deadline_s: float,
-) -> None:
-    names = [MANIFEST_NAME, *(file.name for file in artifact.manifest.files)]
-    files: dict[str, Path | bytes] = {ARCHIVE_NAME: archive_bytes()}
-    files |= {f"{_ARTIFACT}/{name}": artifact.directory / name for name in names}
-    if sample is not None:
-        files |= {f"{_SAMPLE}/{name}": content for name, content in sample.files().items()}
-    connection.put(files, directory, deadline_s=deadline_s)
+def _sample_files(sample: Sample | None) -> dict[str, Path | bytes]:
+    files = {} if sample is None else sample.files()
+    return {f"{_SAMPLE}/{name}": content for name, content in files.items()}
 
 
-def _sample_options(directory: str) -> list[str]:
-    return ["--sample", f"{directory}/{_SAMPLE}", "--outputs", f"{directory}/{_OUTPUTS}"]
-
-
-def _require_python(ended: Ended, python: str) -> None:
-    if ended.status not in _CANNOT_START:
-        return
-    said = ended.stderr.decode("utf-8", "replace").strip().splitlines()
-    problem = Problem(
-        where=python,
-        what="the board cannot start its Python",
-        expected="Python 3.6 or newer",
-        found=said[-1][:200] if said else f"status {ended.status}",
-        remedy="name its path as `python` of the device, or install one there",
-    )
-    raise RequirementMissing(problem)
-
-
-def _outputs(
-    connection: Connection, directory: str, heard: Heard, end_s: float
-) -> dict[str, np.ndarray]:
-    """What the sample gave; what the board wrote is read, and nothing else."""
-    found = {}
-    for event in heard.all("sample"):
-        for entry in event["outputs"]:
-            if "/" in entry["file"]:
-                message = f"file name {entry['file']!r}"
-                raise ValueError(message)
-            path = f"{directory}/{_OUTPUTS}/{entry['file']}"
-            content = connection.read(path, deadline_s=_left_s(end_s))
-            found[str(entry["name"])] = output_from_bytes(content, entry, event["count"])
-    return found
+def _outputs(job: Job, heard: Heard) -> dict[str, np.ndarray]:
+    """What the sample gave."""
+    return {
+        str(entry["name"]): output_from_bytes(job.read(entry["file"]), entry, event["count"])
+        for event in heard.all("sample")
+        for entry in event["outputs"]
+    }
 
 
 def _result(
@@ -168,15 +123,3 @@ def _where(heard: Heard, facts: BoardFacts | None) -> dict[str, str]:
     system = (facts.os if facts else None) or machine
     known = {"cpu": cpu, "os": system, **heard.runtime}
     return {key: str(value) for key, value in known.items() if value is not None}
-
-
-def _left_s(end_s: float) -> float:
-    left = end_s - time.monotonic()
-    if left <= 0:
-        problem = Problem(
-            where="smoke test",
-            what="the deadline passed before it was over",
-            remedy="give it more time, or a smaller sample",
-        )
-        raise DeadlinePassed(problem)
-    return left

@@ -20,8 +20,8 @@ class Latency:
         p95_ms: The same.
         p99_ms: The same.
         p95_ci95_ms: 95 % confidence interval of `p95_ms`; None of too few queries to have one.
-        cold_ms: The first inference after loading.
-        load_ms: Loading the model; its file was read before, to check its digest.
+        cold_ms: The first inference after loading; None where nobody took it.
+        load_ms: Loading the model; its file was read before, to check its digest; else None.
         sustained_p95_ms: After the board ran hot; None where the plan does not go on for that.
         queries: That the percentiles are over.
         duration_s: That they took.
@@ -39,8 +39,8 @@ class Latency:
     p95_ms: float
     p99_ms: float
     p95_ci95_ms: tuple[float, float] | None
-    cold_ms: float
-    load_ms: float
+    cold_ms: float | None
+    load_ms: float | None
     sustained_p95_ms: float | None
     queries: int
     duration_s: float

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from edgeship.device_tests.devices import Device
-from edgeship.device_tests.session import Devices, choose_device, devices_of, open_session
+from edgeship.device_tests.open_board import open_session
+from edgeship.device_tests.session import Devices, choose_device, devices_of
 from edgeship.errors import ConfigurationError, UnknownName
 from edgeship.vocabulary import Place
 
@@ -29,6 +30,10 @@ def test_without_a_device_of_the_target_the_lab_is_taken() -> None:
 
 def test_the_lab_can_be_asked_for() -> None:
     assert choose_device("raspberry-pi-4", _devices(KITCHEN, wanted="lab")) is None
+
+
+def test_the_emulated_board_of_the_target_can_be_named() -> None:
+    assert choose_device("raspberry-pi-4", _devices(KITCHEN, wanted="lab:raspberry-pi-4")) is None
 
 
 def test_a_device_may_be_called_lab() -> None:
@@ -64,12 +69,20 @@ def test_without_a_file_there_are_no_devices(
 
 
 def test_a_session_knows_the_board_and_leaves_nothing_on_it(tmp_path: Path) -> None:
-    device = Device(name="here", python=sys.executable, directory=str(tmp_path))
+    packages, runs = tmp_path / "packages", tmp_path / "runs"
+    for name in ("ai_edge_litert", "llama_cpp", "onnxruntime"):  # the real ones take seconds
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").write_text("__version__ = '9'\n")
+    runs.mkdir()
+    environment = {"PYTHONPATH": str(packages)}
+    device = Device(
+        name="here", python=sys.executable, directory=str(runs), environment=environment
+    )
     with open_session(device) as board:
-        assert Path(board.directory).parent == tmp_path
+        assert Path(board.directory).parent == runs
         assert board.place is Place.DEVICE
         assert board.facts.python == ".".join(str(part) for part in sys.version_info[:3])
         assert "onnxruntime" in {found.name for found in board.facts.runtimes}
         assert board.where()["device"] == "here"
         assert "emulated" not in board.where()
-    assert list(tmp_path.iterdir()) == []
+    assert list(runs.iterdir()) == []

@@ -58,14 +58,6 @@ def test_an_unknown_board_names_the_closest(project: Path) -> None:
     assert "did you mean 'raspberry-pi-4'?" in refused(project)
 
 
-def test_a_format_without_exporter_says_which_there_are(project: Path) -> None:
-    edit(project, "raspberry-pi-4", "jetson-orin-nano")
-    edit(project, 'formats = ["onnx"]', 'formats = ["tensorrt"]')
-    message = refused(project)
-    assert "tensorrt cannot be made in this version" in message
-    assert "expected onnx, tflite, gguf" in message
-
-
 def test_gguf_wants_a_hugging_face_directory(project: Path) -> None:
     edit(project, 'formats = ["onnx"]', 'formats = ["gguf"]')
     message = refused(project)

@@ -40,7 +40,7 @@ def test_a_runtime_that_shows_no_tensors_is_no_observer() -> None:
 
 def test_a_runtime_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(UnknownName, match="litert"):
-        load_runtime("tensorrt")
+        load_runtime("ncnn")
     with pytest.raises(UnknownName, match="tflite_runtime"):
         runtime_package("tflite")
 

@@ -86,5 +86,7 @@ def test_what_is_no_version_is_older_than_nothing(text: str) -> None:
 
 def test_newest_of_several() -> None:
     assert newest(["2.9", "unknown", "2.14", "2.14rc1"]) == "2.14"
-    assert newest(["unknown"]) is None
+    assert newest(["2.9", None, "2.34", "2.4"]) == "2.34"
+    assert newest(iter(["3.4", "3.4.1", "3.10"])) == "3.10"
+    assert newest(["unknown", None]) is None
     assert newest([]) is None

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from edgeship.errors import ExitCode, IntegrityRefused
+from edgeship.targets.compatibility_versions import is_older
 from edgeship.targets.elf import is_elf, requirements, scan_elf
-from edgeship.targets.elf_needs import ElfNeeds, newest, version_key
+from edgeship.targets.elf_needs import ElfNeeds
 
 files = SimpleNamespace(**run_path(str(Path(__file__).with_name("elf_files.py"))))
 library, call_of_stub = files.library, files.call_of_stub
@@ -130,14 +131,8 @@ def test_a_library_that_runs_here_needs_what_is_here() -> None:
     needs = scan_elf(file)
     assert needs.machine == platform.machine()
     assert needs.glibc is not None
-    assert version_key(needs.glibc) <= version_key(platform.libc_ver()[1])
+    assert not is_older(platform.libc_ver()[1], needs.glibc)
     assert "libc.so.6" in needs.libraries
-
-
-def test_versions_are_numbers() -> None:
-    assert newest(["2.9", None, "2.34", "2.4"]) == "2.34"
-    assert newest([None]) is None
-    assert version_key("3.4") < version_key("3.4.1") < version_key("3.10")
 
 
 # Several files
@@ -164,7 +159,7 @@ def test_every_truncation_is_one_clear_error(tmp_path: Path) -> None:
     versions = {"libc.so.6": [("GLIBC_2.17", 0)]}
     whole = library([*ASKS, SDOT], imports=["getauxval"], versions=versions, mapping=[("$x", 0)])
     assert scan(tmp_path, whole).glibc == "2.17"
-    for length in range(0, len(whole), 7):
+    for length in range(0, len(whole), 17):
         with pytest.raises(IntegrityRefused) as caught:
             scan(tmp_path, whole[:length])
         assert caught.value.exit_code is ExitCode.INTEGRITY
@@ -176,7 +171,7 @@ def test_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
     versions = {"libc.so.6": [("GLIBC_2.17", 0)]}
     whole = library([*ASKS, SDOT], imports=["getauxval"], versions=versions, mapping=[("$x", 0)])
     refused = 0
-    for _ in range(400):
+    for _ in range(150):
         damaged = bytearray(whole)
         for _ in range(4):
             damaged[generator.randrange(len(damaged))] = generator.randrange(256)
@@ -184,7 +179,7 @@ def test_damage_is_an_error_or_harmless(tmp_path: Path) -> None:
             scan(tmp_path, bytes(damaged))
         except IntegrityRefused:
             refused += 1
-    assert 50 < refused < 400
+    assert 20 < refused < 150
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"#!/bin/sh\n", bytes(5000)])

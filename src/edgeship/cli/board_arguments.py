@@ -25,7 +25,7 @@ def add_board_commands(add: Add, add_project: AddProject) -> None:
         type=_count,
         default=64,
         metavar="N",
-        help="of the evaluation data, beside the golden pack (default: 64; 0 for none)",
+        help="so many of the evaluation data, beside the golden pack (default: 64; 0 for none)",
     )
     bench = add("bench", "time what was built on a board; count instructions on an emulated one")
     _add_selection(bench, add_project)
@@ -33,17 +33,23 @@ def add_board_commands(add: Add, add_project: AddProject) -> None:
         "--plan",
         default="single-stream",
         metavar="NAME",
-        help="single-stream (1024 queries and 60 s) or tiny (5 windows of 10 s), of a real board "
-        "(default: single-stream)",
+        help="how much is timed on a real board: single-stream (1024 queries and 60 s, then hot) "
+        "or tiny (5 windows of 10 s); docs/latency.md (default: single-stream)",
     )
-    bench.add_argument("--threads", type=_count, default=1, metavar="N", help="(default: 1)")
+    bench.add_argument(
+        "--threads",
+        type=_at_least_one,
+        default=1,
+        metavar="N",
+        help="of the runtime, on a real board; an emulated one counts on one (default: 1)",
+    )
     bundle = add("bundle", "pack what was built for a board, with what installs and tests it there")
     bundle.add_argument("target", metavar="TARGET", help="the board")
     bundle.add_argument(
-        "--as", dest="kind", choices=("tar",), required=True, help="what it becomes"
+        "--as", dest="kind", choices=("tar",), required=True, help="the kind of bundle: tar"
     )
     bundle.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="where it goes (default: here)"
+        "--out", type=Path, default=Path(), metavar="DIR", help="its folder (default: this one)"
     )
     _add_only(bundle)
     add_project(bundle)
@@ -51,18 +57,19 @@ def add_board_commands(add: Add, add_project: AddProject) -> None:
     verify.add_argument("file", type=Path, help="what `edgeship bundle` made")
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add the options that name a device."""
+def add_device(parser: argparse.ArgumentParser, *, emulated: str = f"{LAB}:TARGET") -> None:
+    """Add the options that name a device; `emulated` is the name of an emulated board there."""
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help=f"of devices.toml, or {LAB!r} for the emulated board of the target",
+        help=f"a board of devices.toml, or {emulated} for the emulated one of the target",
     )
     parser.add_argument(
         "--devices",
         type=Path,
         metavar="FILE",
-        help="(default: $EDGESHIP_DEVICES, devices.toml beside the project, then that of the user)",
+        help="where boards are written (default: $EDGESHIP_DEVICES, else devices.toml beside the "
+        "project, else that of the user)",
     )
 
 
@@ -76,13 +83,14 @@ def add_lab_commands(
     for name, what, argument in (
         (
             "build",
-            "fetch Debian for ARM and make the image of the boards; takes about a minute",
+            "make the image of the boards from Debian for ARM and real runtimes; fetches about "
+            "120 MB, takes about a minute",
             None,
         ),
         ("up", "turn a board on and leave it on", "name"),
         ("down", "turn a board off, or all", "names"),
-        ("list", "the boards that there are, and those that are on", None),
-        ("run", "run a command on a board", "command"),
+        ("list", "the boards that can be emulated, and those that are on", None),
+        ("run", "run a command on a board that is on, and wait for it", "command"),
     ):
         action = actions.add_parser(name, help=what, description=what, allow_abbrev=False)
         finish(action)
@@ -100,24 +108,33 @@ def _add_only(command: argparse.ArgumentParser) -> None:
         action="append",
         metavar="ARTIFACT",
         help="only this artifact, like tflite-int8; may be given several times (default: all that "
-        "ship; bench: with fp32 files that were made to compare with)",
+        "ship; of bench also the fp32 files that were made to compare with)",
     )
 
 
 def _add_selection(command: argparse.ArgumentParser, add_project: AddProject) -> None:
     command.add_argument("targets", nargs="*", metavar="TARGET", help="only these targets")
-    add_device(command)
+    add_device(command, emulated=LAB)
     _add_only(command)
     command.add_argument(
         "--force",
         action="store_true",
-        help="try what the board does not seem to be able to run",
+        help="try even what the board does not seem able to run; becomes no evidence",
     )
     add_project(command)
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError
+    return _number(text, least=0)
+
+
+def _at_least_one(text: str) -> int:
+    return _number(text, least=1)
+
+
+def _number(text: str, *, least: int) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else None
+    if number is None or number < least:
+        message = f"expected a whole number from {least} on, found {text!r}"
+        raise argparse.ArgumentTypeError(message)
     return number

@@ -14,7 +14,8 @@ from edgeship.device_tests.probe.lines import (
     warning_lines,
 )
 from edgeship.device_tests.probe.probe_file import write_probe_file
-from edgeship.device_tests.session import devices_of, open_named
+from edgeship.device_tests.session import LAB, Devices, devices_of, open_named
+from edgeship.errors import ConfigurationError, Problem
 
 _PROBES: Final = ".edgeship/probes"
 
@@ -23,6 +24,7 @@ def board_doctor(arguments: argparse.Namespace) -> Result:
     """What a board is and has; kept as a probe file beside the project."""
     directory = arguments.project.absolute().parent
     devices = devices_of(arguments.devices, directory, arguments.device)
+    _require_one_board(devices)
     story = make_story(is_quiet=arguments.quiet)
     with open_named(devices, story) as board:
         facts, place = board.facts, board.place
@@ -46,3 +48,16 @@ def board_doctor(arguments: argparse.Namespace) -> Result:
             "file": str(file),
         },
     )
+
+
+def _require_one_board(devices: Devices) -> None:
+    """`lab` stands for the board of a target, and here no target is named."""
+    if devices.wanted != LAB or LAB in devices.known:
+        return
+    problem = Problem(
+        where="--device",
+        what=f"{LAB!r} alone does not say which emulated board",
+        expected=f"{LAB}:TARGET, like {LAB}:raspberry-pi-4",
+        remedy="`edgeship lab list` names those that can be emulated",
+    )
+    raise ConfigurationError(problem)

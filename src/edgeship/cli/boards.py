@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Final
 
 from edgeship.budget import worst_exit_code
+from edgeship.cli.evidence_lines import board_lines
 from edgeship.cli.result import Result, command_value, item_value, metric_cells
 from edgeship.cli.telling import make_story
-from edgeship.cli.timed import timed
+from edgeship.cli.timed import absence, timed
 from edgeship.device_tests.bench.plan import find_plan
 from edgeship.device_tests.session import devices_of
 from edgeship.device_tests.smoke.result import SmokeRun
@@ -24,7 +25,6 @@ from edgeship.quantities import text_from_bytes
 from edgeship.vocabulary import Verdict
 
 _NOTHING: Final = "-"
-_REFUSED: Final = "refused"
 
 
 def test(arguments: argparse.Namespace) -> Result:
@@ -86,7 +86,7 @@ def _row(trial: Trial) -> tuple[str, ...]:
     head = (trial.item.target.name, short_name(trial.item))
     run, evidence = trial.run, trial.evidence
     if run is None or evidence is None:
-        return (*head, trial.runtime or _NOTHING, *(_NOTHING,) * 8, _REFUSED)
+        return (*head, trial.runtime or _NOTHING, *(_NOTHING,) * 8, absence(trial.error))
     memory = evidence.memory
     return (
         *head,
@@ -115,6 +115,8 @@ def _lines(trial: Trial) -> Iterator[str]:
     for judgement in trial.judgements:
         if judgement.verdict is not Verdict.PASS and judgement.quantity != "device":
             yield f"{judgement.verdict}: {name}: {judgement.detail}"
+    if trial.evidence is not None:  # memory has a column
+        yield from board_lines(trial.item, replace(trial.evidence, memory=None))
     for note in trial.notes:
         yield f"note: {trial.item.target.name}: {note}"
 

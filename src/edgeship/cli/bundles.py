@@ -6,7 +6,7 @@ import argparse
 
 from edgeship.cli.result import Result, command_value
 from edgeship.device_tests.board_archive import archive_bytes
-from edgeship.errors import ExitCode
+from edgeship.errors import ConfigurationError, ExitCode, Problem
 from edgeship.pipeline.check import check
 from edgeship.pipeline.plan import make_plan
 from edgeship.pipeline.selection import select_artifacts
@@ -39,7 +39,8 @@ def bundle(arguments: argparse.Namespace) -> Result:
             f"{made.path} ({text_from_bytes(made.size_bytes)}, {len(items)} artifacts)",
             f"sha256 {made.sha256}",
             *(f"unmeasured: {line}" for line in made.unmeasured),
-            "on the board: tar -xf it, then sh install.sh --check | --install | --rollback",
+            f"on the board: tar -xf {made.path.name}; cd {made.path.stem}; "
+            "sh install.sh --check | --install | --rollback",
         ],
         value=command_value("bundle", [])
         | {
@@ -55,6 +56,14 @@ def bundle(arguments: argparse.Namespace) -> Result:
 
 def verify(arguments: argparse.Namespace) -> Result:
     """Whether a bundle is whole."""
+    if not arguments.file.is_file():
+        problem = Problem(
+            where=str(arguments.file),
+            what="there is no such file",
+            expected="an archive that `edgeship bundle` made",
+            remedy="name one that exists",
+        )
+        raise ConfigurationError(problem)
     problems = verify_file(arguments.file)
     code = ExitCode.INTEGRITY if problems else ExitCode.OK
     return Result(

@@ -13,7 +13,6 @@ from edgeship.device_tests.lab import commands
 from edgeship.device_tests.lab.commands import ListedBoard
 from edgeship.device_tests.lab.standing import StandingBoard
 from edgeship.errors import ConfigurationError, ExitCode, Problem
-from edgeship.quantities import text_from_bytes
 
 _RUN_S: Final = 3600.0
 """A choice: longest that a command on an emulated board may take."""
@@ -28,7 +27,7 @@ def _build(arguments: argparse.Namespace) -> Result:
     story = make_story(is_quiet=arguments.quiet)
     built = commands.build(story=story)
     image = built.image
-    how = f"built in {image.build_s:.0f} s" if built.is_new else "was there already"
+    how = f"was built in {image.build_s:.0f} s" if built.is_new else "was there already"
     lines = [
         f"the image {how}: {len(image.packages)} Debian packages, {', '.join(image.wheels)}",
         f"it is in {image.folder}",
@@ -63,7 +62,7 @@ def _run(arguments: argparse.Namespace) -> Result:
             where="edgeship lab run",
             what="no command is given",
             expected="edgeship lab run BOARD -- COMMAND",
-            remedy="name what to run there",
+            remedy="name what to run there, after --",
         )
         raise ConfigurationError(problem)
     written: list[str] = []
@@ -94,7 +93,7 @@ def _listed(command: str, boards: Sequence[ListedBoard]) -> Result:
                 item.board.name,
                 item.board.cpu,
                 str(item.board.cores),
-                text_from_bytes(item.board.memory_bytes),
+                f"{item.board.memory_bytes >> 20} MiB",
                 "off" if item.standing is None else "on",
                 "-" if item.standing is None else _login(item.standing),
             )
@@ -106,6 +105,7 @@ def _listed(command: str, boards: Sequence[ListedBoard]) -> Result:
                 {
                     "name": item.board.name,
                     "cpu": item.board.cpu,
+                    "cores": item.board.cores,
                     "memory_bytes": item.board.memory_bytes,
                     "is_on": item.standing is not None,
                     "ssh": None if item.standing is None else _login(item.standing),

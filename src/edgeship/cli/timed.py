@@ -7,7 +7,8 @@ from typing import Final
 
 from edgeship.budget import worst_exit_code
 from edgeship.cli.result import Result, command_value, item_value
-from edgeship.errors import Problem
+from edgeship.device_tests.transports.protocol import ConnectionFailed
+from edgeship.errors import EdgeshipError, ExitCode, Problem
 from edgeship.latency import Latency, Work
 from edgeship.pipeline.selection import short_name
 from edgeship.pipeline.timing import Timing
@@ -49,11 +50,19 @@ def timed(timings: Sequence[Timing]) -> Result:
     )
 
 
+def absence(error: EdgeshipError | None) -> str:
+    """What stands in place of an outcome where a board gave none."""
+    if isinstance(error, ConnectionFailed):
+        return "no answer"
+    is_refused = error is not None and error.exit_code is ExitCode.INTEGRITY
+    return "refused" if is_refused else "not run"
+
+
 def _row(timing: Timing) -> tuple[str, ...]:
-    head = (timing.item.target.name, short_name(timing.item), timing.runtime or _NOTHING)
     evidence = timing.evidence
+    head = (timing.item.target.name, short_name(timing.item), _title(timing))
     if evidence is None:
-        return (*head, *(_NOTHING,) * 8, "refused")
+        return (*head, *(_NOTHING,) * 8, absence(timing.error))
     latency, memory, work = evidence.latency, evidence.memory, evidence.work
     return (
         *head,
@@ -63,6 +72,13 @@ def _row(timing: Timing) -> tuple[str, ...]:
         _NOTHING if work is None else f"{work.instructions / _MILLION:.2f} M",
         _outcome(timing),
     )
+
+
+def _title(timing: Timing) -> str:
+    """Package and version, as far as they are known."""
+    where = {} if timing.evidence is None else timing.evidence.where
+    known = [where[key] for key in ("runtime", "version") if key in where]
+    return " ".join(known) or timing.runtime or _NOTHING
 
 
 def _outcome(timing: Timing) -> str:
@@ -92,7 +108,7 @@ def _lines(timing: Timing) -> Iterator[str]:
     if evidence is not None and evidence.failure is not None:
         yield f"{evidence.failure.outcome}: {name}: {evidence.failure.detail}"
     for reason in timing.reasons:
-        yield f"invalid: {name} in {timing.runtime}: {reason}"
+        yield f"invalid: {name} in {_title(timing)}: {reason}"
     for judgement in timing.judgements:
         if judgement.verdict is Verdict.FAIL and judgement.quantity != "device":
             yield f"fail: {name}: {judgement.detail}"
@@ -111,11 +127,12 @@ def _ratios(timings: Sequence[Timing]) -> Iterator[str]:
         if base is not None and precision != "fp32":
             share = f", {work.instructions / base.instructions:.2f} of fp32's"
         yield (
-            f"work: {timing.item.name} in {runtime}: {work.instructions / _MILLION:.2f} million "
-            f"instructions an inference on QEMU's {work.cpu}{share}; this is no latency"
+            f"work: {timing.item.name} in {_title(timing)}: "
+            f"{work.instructions / _MILLION:.2f} million instructions an inference "
+            f"on QEMU's {work.cpu}{share}; this is no latency"
         )
     if works:
-        yield "note: an emulated board has no latency: time one with --device NAME"
+        yield "note: an emulated board has no latency: time a real one with --device NAME"
 
 
 def _work_key(timing: Timing) -> tuple[str, str, str, str | None]:

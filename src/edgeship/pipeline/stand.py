@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeship.artifact import Artifact
-from edgeship.device_tests.session import OpenBoard
+from edgeship.device_tests.open_board import OpenBoard
 from edgeship.errors import EdgeshipError, IntegrityRefused, Problem
 from edgeship.evidence import Evidence, utc_now
 from edgeship.pipeline.check import read_current
@@ -89,14 +88,6 @@ class Stand:
         missing = (f"not checked: {line}" for line in unchecked(built.artifact.manifest, facts))
         return (*missing, *differences(facts, built.item.target))
 
-    @contextmanager
-    def directory(self, name: str) -> Iterator[str]:
-        """A directory below that of the run, gone afterwards, so that big files do not add up."""
-        path = f"{self.board.directory}/{name}"
-        self.board.connection.run(["mkdir", path], deadline_s=60)
-        yield path
-        self.board.connection.run(["rm", "-rf", path], deadline_s=60)
-
     def evidence(self, runtime: str, where: Mapping[str, str], command: str) -> Evidence:
         """That something was exported and brought to this board; no number yet."""
         return Evidence(
@@ -129,10 +120,13 @@ def read_built(
 
 
 def keep_evidence(artifact: Artifact, new: Evidence) -> Artifact:
-    """The artifact with `new` in the place of what the same command said of runtime and device."""
+    """The artifact with `new` in the place of what the same command said there before.
+
+    There is the same runtime of the same device, and of several graphs the same.
+    """
 
     def source(evidence: Evidence) -> tuple[object, ...]:
-        where = (evidence.where.get(key) for key in ("runtime", "device"))
+        where = (evidence.where.get(key) for key in ("runtime", "device", "graph"))
         return (evidence.command, evidence.place, *where)
 
     others = (item for item in artifact.manifest.evidence if source(item) != source(new))

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from edgeship.budget import Judgement
-from edgeship.device_tests.session import Devices, open_board
+from edgeship.device_tests.session import Devices
 from edgeship.device_tests.smoke.result import SmokeRun
 from edgeship.device_tests.smoke.run import smoke
-from edgeship.errors import EdgeshipError, ExitCode
 from edgeship.evidence import Evidence
 from edgeship.latency import MemoryUse
-from edgeship.limits import judge_boards
 from edgeship.measurements import Failure
 from edgeship.pipeline.board_sample import BoardSample
-from edgeship.pipeline.outcome import judge
-from edgeship.pipeline.plan import Plan, PlannedArtifact
-from edgeship.pipeline.stand import Built, Stand, keep_evidence, read_built
-from edgeship.pipeline.ways import open_ways
+from edgeship.pipeline.plan import Plan
+from edgeship.pipeline.stand import Built, Stand
+from edgeship.pipeline.visit import Visit, Work, visit_boards
+from edgeship.pipeline.ways import Ways
 from edgeship.story import Story
 from edgeship.targets.board_facts import FoundRuntime
 from edgeship.vocabulary import Rung
@@ -30,33 +27,14 @@ _DEADLINE_S: Final = 1800.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One artifact in one runtime of a board, or why it never got there.
+class Trial(Visit):
+    """See `Visit`.
 
     Attributes:
-        item: What was planned.
-        runtime: As manifests call it; None where none was tried.
         run: What the board said; None where none was tried.
-        evidence: What became of it, as it stands in the manifest; not there if it was forced.
-        judgements: What the budget says of the artifact with it.
-        error: What kept it from the board.
-        notes: What could not be checked, and how the board is unlike its row.
     """
 
-    item: PlannedArtifact
-    runtime: str | None = None
     run: SmokeRun | None = None
-    evidence: Evidence | None = None
-    judgements: tuple[Judgement, ...] = ()
-    error: EdgeshipError | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def exit_codes(self) -> list[ExitCode]:
-        """Every code that applies."""
-        if self.error is not None:
-            return [self.error.exit_code]
-        return [judgement.exit_code for judgement in self.judgements]
 
 
 def run_trials(
@@ -64,7 +42,8 @@ def run_trials(
 ) -> tuple[Trial, ...]:
     """Run every artifact of a plan in every runtime that its board has.
 
-    What a board says takes the place of what the same runtime said there before.
+    What a board says takes the place of what the same runtime said there before. A board that is
+    lost is the error of the artifacts that it did not answer for.
 
     Args:
         plan: What was built.
@@ -74,67 +53,27 @@ def run_trials(
         forces: Whether what the board does not seem to be able to run is tried all the same.
 
     Raises:
-        RequirementMissing: A board cannot be reached, or was lost.
-        ConfigurationError: No such device.
+        ConfigurationError: No such device, or several that would do; nothing was run then.
     """
-    trials: list[Trial] = []
-    with open_ways(plan, story) as ways:
-        for target in dict.fromkeys(item.target.name for item in plan.artifacts):
-            items = [item for item in plan.artifacts if item.target.name == target]
-            found, absent = read_built(items, ways)
-            trials += [Trial(item=item, error=error) for item, error in absent]
-            known = {built.item.name: ways.way(built.item).board_sample(samples) for built in found}
-            if not found:
-                continue
-            with open_board(items[0].target, devices, story, forces=forces) as board:
-                stand = Stand(board=board, ways=ways, story=story, forces=forces)
-                for built in found:
-                    trials += _trials(stand, built, found, known)
-    return tuple(trials)
+
+    def prepare(ways: Ways, found: Sequence[Built]) -> Work[Trial]:
+        known = {built.item.name: ways.way(built.item).board_sample(samples) for built in found}
+        return lambda stand, built, runtime: _trial(stand, built, runtime, known[built.item.name])
+
+    return visit_boards(plan, devices, story, Trial, prepare, forces=forces)
 
 
-def _trials(
-    stand: Stand, built: Built, others: Sequence[Built], known: Mapping[str, BoardSample | None]
-) -> Iterator[Trial]:
-    """One for each runtime; one alone where the board cannot run it."""
-    item, artifact, notes = built.item, built.artifact, stand.notes(built)
-    try:
-        wrong = stand.misfits(built, others)
-    except EdgeshipError as error:
-        yield Trial(item=item, error=error, notes=notes)
-        return
-    for found in stand.runtimes(built):
-        sample = known[item.name]
-        run = _run(stand, built, found, sample)
-        evidence = _evidence(stand, sample, run)
-        if wrong:
-            lacking = "; ".join(problem.what for problem in wrong)
-            note = f"forced, and so not kept as evidence: {lacking}"
-            yield Trial(
-                item=item,
-                runtime=found.name,
-                run=run,
-                evidence=evidence,
-                judgements=tuple(judge_boards((evidence,))),
-                notes=(note, *notes),
-            )
-            continue
-        artifact = keep_evidence(artifact, evidence)
-        yield Trial(
-            item=item,
-            runtime=found.name,
-            run=run,
-            evidence=evidence,
-            judgements=judge(stand.ways.plan.project, item, artifact),
-            notes=notes,
-        )
+def _trial(stand: Stand, built: Built, found: FoundRuntime, sample: BoardSample | None) -> Trial:
+    run = _run(stand, built, found, sample)
+    evidence = _evidence(stand, sample, run)
+    return Trial(item=built.item, runtime=found.name, run=run, evidence=evidence)
 
 
 def _run(stand: Stand, built: Built, found: FoundRuntime, sample: BoardSample | None) -> SmokeRun:
     board, item = stand.board, built.item
     with (
         stand.story.stage("test", f"{item.name} in {found.name} on {board.device.name}"),
-        stand.directory(f"{item.format}-{item.recipe.precision}-{found.name}") as directory,
+        stand.board.folder(f"{item.format}-{item.recipe.precision}-{found.name}") as directory,
     ):
         return smoke(
             board.connection,

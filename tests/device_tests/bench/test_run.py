@@ -3,84 +3,37 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from runpy import run_path
+from types import SimpleNamespace
+from typing import NamedTuple
 
-import numpy as np
 import pytest
 
-from edgeship.artifact import (
-    Artifact,
-    Manifest,
-    Requirements,
-    RuntimeNeed,
-    describe_file,
-    write_manifest,
-)
-from edgeship.calibration.samples import LoadedSample
-from edgeship.contract import Contract, TensorSpec
+from edgeship.artifact import Artifact
 from edgeship.device_tests.bench.plan import COUNTING, PLANS
-from edgeship.device_tests.bench.run import bench, work
-from edgeship.device_tests.heard import Heard
+from edgeship.device_tests.bench.run import BenchRun, bench, work
 from edgeship.device_tests.transports.local import LocalTransport
 from edgeship.device_tests.transports.protocol import (
+    NO_ENVIRONMENT,
     Connection,
     ConnectionFailed,
     DeadlinePassed,
     Ended,
 )
-from edgeship.evaluate.golden import run_case, write_golden_pack
-from edgeship.vocabulary import Format, Place, Role
+from edgeship.errors import RequirementMissing
+from edgeship.vocabulary import Place
 
+packs = SimpleNamespace(**run_path(str(Path(__file__).parents[1] / "board/packs.py")))
 SHORT = replace(PLANS["tiny"], windows=1, min_queries=80, min_duration_s=0.0, warm_up_limit_s=0.0)
-INPUT = TensorSpec(name="x", shape=(1, 32), dtype="float32")
-OUTPUT = TensorSpec(name="y", shape=(1, 32), dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """y = x @ w, in ONNX."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    directory = tmp_path_factory.mktemp("artifact") / "onnx-fp32"
-    directory.mkdir()
-    weights = np.random.default_rng(0).normal(size=(32, 32)).astype(np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])],
-        "tiny",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32])],
-        [numpy_helper.from_array(weights, "w")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    onnx.save(model, str(directory / "model.onnx"))
-    contract = Contract(inputs=(INPUT,), outputs=(OUTPUT,))
-    case = run_case(
-        "ones",
-        LoadedSample(inputs={"x": np.ones((1, 32), np.float32)}, pixels=None),
-        model_inputs=(INPUT,),
-        contract=contract,
-        artifact=lambda inputs: {"y": inputs["x"] @ weights},
-        reference=lambda inputs: {"y": inputs["x"] @ weights},
-    )
-    names = write_golden_pack(directory, [case], contract, output_steps={})
-    files = [describe_file(directory, "model.onnx", Role.MODEL)]
-    files += [describe_file(directory, name, Role.GOLDEN) for name in names]
-    manifest = Manifest(
-        edgeship="0",
-        target="linux-x86-64",
-        format=Format.ONNX,
-        precision="fp32",
-        files=tuple(files),
-        source={},
-        tools={},
-        contract=contract,
-        requires=Requirements(any_of=(RuntimeNeed(runtime="onnxruntime", min="1.17"),)),
-    )
-    write_manifest(directory, manifest)
-    return Artifact(directory=directory, manifest=manifest)
+    found: Artifact = packs.image_artifact(tmp_path_factory.mktemp("a") / "a", packs.image_spec())
+    return found
 
 
 @pytest.fixture
@@ -89,18 +42,90 @@ def connection() -> Iterator[Connection]:
         yield connection
 
 
-def test_a_bench_on_this_machine_gives_a_latency_and_why_it_is_invalid(
-    connection: Connection, artifact: Artifact, tmp_path: Path
-) -> None:
-    found = bench(
+class Recorder:
+    """A connection that keeps what a board said and wrote, and says it again."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection: Connection | None = connection
+        self._lines: list[str] = []
+        self._ended: Ended | None = None
+        self.content = b""
+
+    def stop(self) -> None:
+        self._connection = None
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        deadline_s: float,
+        environment: Mapping[str, str] = NO_ENVIRONMENT,
+        on_line: Callable[[str], None] | None = None,
+    ) -> Ended:
+        if self._connection is not None:
+            self._ended = self._connection.run(
+                command,
+                deadline_s=deadline_s,
+                environment=environment,
+                on_line=self._lines.append,
+            )
+        assert on_line is not None
+        assert self._ended is not None
+        for line in self._lines:
+            on_line(line)
+        return self._ended
+
+    def put(self, files: Mapping[str, Path | bytes], directory: str, *, deadline_s: float) -> None:
+        if self._connection is not None:
+            self._connection.put(files, directory, deadline_s=deadline_s)
+
+    def read(self, path: str, *, deadline_s: float) -> bytes:
+        if self._connection is not None:
+            self.content = self._connection.read(path, deadline_s=deadline_s)
+        return self.content
+
+
+class Benched(NamedTuple):
+    """A bench of this machine, and a board that says the same again."""
+
+    run: BenchRun
+    board: Recorder
+
+
+@pytest.fixture(scope="module")
+def benched(artifact: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Benched:
+    with LocalTransport().connect() as connection:
+        board = Recorder(connection)
+        found = timed(board, tmp_path_factory.mktemp("run"), artifact)
+    board.stop()
+    return Benched(found, board)
+
+
+def timed(
+    connection: Connection,
+    directory: Path,
+    artifact: Artifact,
+    *,
+    python: Path | str = sys.executable,
+    deadline_s: float = 60.0,
+    environment: Mapping[str, str] = NO_ENVIRONMENT,
+    place: Place = Place.DEVICE,
+) -> BenchRun:
+    return bench(
         connection,
-        str(tmp_path),
+        str(directory),
         artifact,
         runtime="onnxruntime",
         plan=SHORT,
-        deadline_s=60.0,
-        python=sys.executable,
+        deadline_s=deadline_s,
+        python=str(python),
+        environment=environment,
+        place=place,
     )
+
+
+def test_a_bench_on_this_machine_gives_a_latency_and_why_it_is_invalid(benched: Benched) -> None:
+    found = benched.run
     assert (found.outcome, found.message) == ("ok", None), found.stderr
     assert found.runtime["runtime"] == "onnxruntime"
     latency = found.latency
@@ -108,6 +133,7 @@ def test_a_bench_on_this_machine_gives_a_latency_and_why_it_is_invalid(
     assert latency.queries == 80
     assert 0 < latency.p50_ms <= latency.p90_ms <= latency.p95_ms <= latency.p99_ms
     assert latency.p50_ms < latency.duration_s * 1000 / 40  # half of 80 queries took as much
+    assert latency.load_ms is not None
     assert latency.load_ms > 0
     assert latency.warm_up_queries == SHORT.warm_up_queries
     assert not latency.is_valid
@@ -117,22 +143,19 @@ def test_a_bench_on_this_machine_gives_a_latency_and_why_it_is_invalid(
     assert found.memory.peak_bytes > found.memory.imported_bytes > 1 << 20
 
 
-def test_an_emulated_board_has_work_and_no_latency(
-    connection: Connection, artifact: Artifact, tmp_path: Path
+def test_what_an_emulated_board_says_is_no_latency(
+    benched: Benched, artifact: Artifact, tmp_path: Path
 ) -> None:
-    emulated = bench(
-        connection,
-        str(tmp_path),
-        artifact,
-        runtime="onnxruntime",
-        plan=SHORT,
-        deadline_s=60.0,
-        python=sys.executable,
-        place=Place.EMULATED,
-    )
-    assert emulated.outcome == "ok", emulated.stderr
+    assert timed(benched.board, tmp_path, artifact).latency == benched.run.latency
+    emulated = timed(benched.board, tmp_path, artifact, place=Place.EMULATED)
+    assert emulated.outcome == "ok"
     assert emulated.latency is None
     assert [reason.partition(":")[0] for reason in emulated.reasons] == ["emulated"]
+
+
+def test_an_emulated_board_counts_work(
+    connection: Connection, artifact: Artifact, tmp_path: Path
+) -> None:
     counted = work(
         connection,
         str(tmp_path),
@@ -147,21 +170,21 @@ def test_an_emulated_board_has_work_and_no_latency(
     assert counted.work.spread[0] <= counted.work.instructions <= counted.work.spread[1]
 
 
+def test_latencies_that_were_cut_are_no_result(
+    benched: Benched, artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benched.board, "content", benched.board.content[:-8])
+    with pytest.raises(ConnectionFailed, match="latencies for"):
+        timed(benched.board, tmp_path, artifact)
+
+
 def test_a_runtime_that_is_not_there_is_an_outcome(
     connection: Connection, artifact: Artifact, tmp_path: Path
 ) -> None:
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake/onnxruntime.py").write_text("raise ImportError('built for another board')\n")
-    found = bench(
-        connection,
-        str(tmp_path),
-        artifact,
-        runtime="onnxruntime",
-        plan=SHORT,
-        deadline_s=60.0,
-        python=sys.executable,
-        environment={"PYTHONPATH": str(tmp_path / "fake")},
-    )
+    environment = {"PYTHONPATH": str(tmp_path / "fake")}
+    found = timed(connection, tmp_path, artifact, environment=environment)
     assert found.outcome == "no-runtime"
     assert "built for another board" in (found.message or "")
     assert (found.latency, found.memory, found.reasons) == (None, None, ())
@@ -173,31 +196,22 @@ def test_a_damaged_file_is_an_outcome(
     directory = tmp_path / "damaged"
     shutil.copytree(artifact.directory, directory)
     (directory / "model.onnx").write_bytes(b"\0" * 100)
-    found = bench(
-        connection,
-        str(tmp_path),
-        Artifact(directory=directory, manifest=artifact.manifest),
-        runtime="onnxruntime",
-        plan=SHORT,
-        deadline_s=60.0,
-        python=sys.executable,
-    )
-    assert found.outcome == "damaged"
+    damaged = Artifact(directory=directory, manifest=artifact.manifest)
+    assert timed(connection, tmp_path, damaged).outcome == "damaged"
 
 
-def test_a_board_without_python_did_not_say_how_it_ended(
+def test_a_python_that_ends_without_a_word_is_no_result(
     connection: Connection, artifact: Artifact, tmp_path: Path
 ) -> None:
     with pytest.raises(ConnectionFailed, match="status 3"):
-        bench(
-            connection,
-            str(tmp_path),
-            artifact,
-            runtime="onnxruntime",
-            plan=SHORT,
-            deadline_s=60.0,
-            python=str(script(tmp_path, "exit 3")),
-        )
+        timed(connection, tmp_path, artifact, python=script(tmp_path, "exit 3"))
+
+
+def test_a_board_without_python_is_told(
+    connection: Connection, artifact: Artifact, tmp_path: Path
+) -> None:
+    with pytest.raises(RequirementMissing, match="cannot start its Python"):
+        timed(connection, tmp_path, artifact, python="python-that-is-nowhere")
 
 
 def test_what_is_no_line_of_ours_is_no_result(
@@ -205,46 +219,15 @@ def test_what_is_no_line_of_ours_is_no_result(
 ) -> None:
     printing = script(tmp_path, """echo hello; echo '{"event": "end", "outcome": "ok"}'""")
     with pytest.raises(ConnectionFailed, match="'hello'"):
-        bench(
-            connection,
-            str(tmp_path),
-            artifact,
-            runtime="onnxruntime",
-            plan=SHORT,
-            deadline_s=60.0,
-            python=str(printing),
-        )
-
-
-def test_latencies_that_were_cut_are_no_result(
-    connection: Connection, artifact: Artifact, tmp_path: Path
-) -> None:
-    cutting = f'{sys.executable} "$@"; truncate -s -8 {tmp_path}/outputs/latencies.bin'
-    with pytest.raises(ConnectionFailed, match="latencies for"):
-        bench(
-            connection,
-            str(tmp_path),
-            artifact,
-            runtime="onnxruntime",
-            plan=SHORT,
-            deadline_s=60.0,
-            python=str(script(tmp_path, cutting)),
-        )
+        timed(connection, tmp_path, artifact, python=printing)
 
 
 def test_a_run_ends_by_its_deadline(
     connection: Connection, artifact: Artifact, tmp_path: Path
 ) -> None:
+    python = script(tmp_path, "exec sleep 60")
     with pytest.raises(DeadlinePassed):
-        bench(
-            connection,
-            str(tmp_path),
-            artifact,
-            runtime="onnxruntime",
-            plan=SHORT,
-            deadline_s=0.5,
-            python=str(script(tmp_path, "exec sleep 60")),
-        )
+        timed(connection, tmp_path, artifact, python=python, deadline_s=0.5)
 
 
 def script(directory: Path, text: str) -> Path:
@@ -253,38 +236,6 @@ def script(directory: Path, text: str) -> Path:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return path
-
-
-def ended(stderr: bytes = b"", *, status: int | None = 0, signal: str | None = None) -> Ended:
-    return Ended(command=("x",), status=status, signal=signal, stdout=b"", stderr=stderr)
-
-
-def test_events_are_heard_until_the_last_one() -> None:
-    heard = Heard(where="bench")
-    heard.line('{"event": "memory", "peak_bytes": 9, "imported_bytes": null}')
-    heard.line('{"event": "end", "outcome": "refused", "message": "no such operator"}')
-    heard.close(ended(b"\n".join(b"line %d" % number for number in range(30))))
-    assert (heard.outcome, heard.message, heard.memory) == ("refused", "no such operator", None)
-    assert heard.stderr.splitlines() == [f"line {number}" for number in range(10, 30)]
-
-
-@pytest.mark.parametrize(
-    ("lines", "how", "found"),
-    [
-        (['{"event": "start"}'], ended(b"Killed", status=None, signal="KILL"), "signal KILL; Kill"),
-        ([], ended(status=127), "status 127"),
-        (['{"event": "end"}'], ended(), "without an outcome"),
-        (['{"event": "end", "outcome": "ok"}', "bye"], ended(), "'bye'"),
-        (['{"event": "end", "outcome": "ok"}', '{"event": "x"}'], ended(), "no last line"),
-        (["[1]", '{"event": "end", "outcome": "ok"}'], ended(), r"'\[1\]'"),
-    ],
-)
-def test_half_a_result_is_none(lines: list[str], how: Ended, found: str) -> None:
-    heard = Heard(where="bench")
-    for line in lines:
-        heard.line(line)
-    with pytest.raises(ConnectionFailed, match=found):
-        heard.close(how)
 
 
 def test_the_command_starts_without_a_vendor_package() -> None:

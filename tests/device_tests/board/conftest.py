@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edgeship.artifact import Artifact
 from edgeship.device_tests.board_archive import write_archive
 
 
@@ -19,3 +20,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packs() -> SimpleNamespace:
     """The module beside this one, which writes artifacts."""
     return SimpleNamespace(**run_path(str(Path(__file__).with_name("packs.py"))))
+
+
+@pytest.fixture(scope="session")
+def artifact(packs: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """One that matches; not to be changed."""
+    found: Artifact = packs.image_artifact(tmp_path_factory.mktemp("a") / "a", packs.image_spec())
+    return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +23,8 @@ from edgeship.artifact import (
 from edgeship.calibration.preprocess import input_from_pixels
 from edgeship.calibration.samples import LoadedSample
 from edgeship.contract import Contract, Preprocess, TensorSpec
+from edgeship.device_tests.board.lines import Lines
+from edgeship.device_tests.board.smoke import run
 from edgeship.evaluate.golden import run_case, write_golden_pack
 from edgeship.vocabulary import ChannelOrder, Format, Layout, Role
 
@@ -198,3 +204,15 @@ def array_artifact(
     write_golden_pack(directory, cases, contract, output_steps={"logits": 1e-3})
     write_onnx(directory / "model.onnx", specs)
     return seal(directory, contract)
+
+
+def smoked(artifact: Artifact, **options: object) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The last event's keys of a smoke test in this process, and the events before it."""
+    stream = io.BytesIO()
+    known = {"runtime": "onnxruntime", "threads": 1}
+    absent = dict.fromkeys(("program", "least", "sample", "outputs"))
+    ended = run(
+        Namespace(artifact=str(artifact.directory), **{**absent, **known, **options}),
+        Lines(stream),
+    )
+    return ended, [json.loads(line) for line in stream.getvalue().splitlines()]

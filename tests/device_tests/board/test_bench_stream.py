@@ -114,7 +114,6 @@ def test_the_clock_of_python_3_6_counts_the_same_time(monkeypatch: pytest.Monkey
 def test_both_sides_know_the_same_plan(tmp_path: Path) -> None:
     text = PLANS["tiny"].to_json()
     (tmp_path / "plan.json").write_text(text)
-    assert sorted(json.loads(text)) == sorted(bench_plan.plan_keys())
     for plan in (bench_plan.read_plan(text), bench_plan.read_plan(str(tmp_path / "plan.json"))):
         assert vars(plan) == vars(PLANS["tiny"])
 

@@ -20,6 +20,10 @@ FACTS = BoardFacts(
 )
 
 
+def changed(**values: object) -> str:
+    return json.dumps({**FACTS.to_json(), **values})
+
+
 def test_facts_come_back_as_they_were(tmp_path: Path) -> None:
     file = tmp_path / "probes" / "pi4.json"
     write_probe_file(file, FACTS)
@@ -35,9 +39,21 @@ def test_facts_come_back_as_they_were(tmp_path: Path) -> None:
         "[]",
         "3",
         '{"schema": 1}',
-        json.dumps({**FACTS.to_json(), "schema": 2}),
-        json.dumps({**FACTS.to_json(), "colour": "green"}),
-        json.dumps({**FACTS.to_json(), "runtimes": [{"name": "litert"}]}),
+        changed(schema=2),
+        changed(colour="green"),
+        changed(runtimes=[{"name": "litert"}]),
+        changed(cores="4"),
+        changed(cores=True),
+        changed(cores=4.5),
+        changed(arch=["aarch64"]),
+        changed(features="fp asimd"),
+        changed(features=["fp", 3]),
+        changed(frequency_khz=[600000, 1500000]),
+        changed(temperature_c=[["cpu-thermal", "48"]]),
+        changed(is_emulated="no"),
+        changed(at=None),
+        changed(runtimes=None),
+        changed(runtimes=[{"name": "litert", "version": 2, "kind": "python"}]),
         "[" * 100_000,
         "\udcff",
     ],
@@ -50,6 +66,19 @@ def test_a_broken_file_is_one_clear_error(tmp_path: Path, content: str) -> None:
     (problem,) = caught.value.problems
     assert problem.where == str(file)
     assert "edgeship doctor --device" in problem.remedy
+
+
+def test_a_value_of_another_kind_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "pi4.json"
+    file.write_text(changed(memory_bytes="4 GB"))
+    with pytest.raises(ConfigurationError, match="memory_bytes is '4 GB'"):
+        read_probe_file(file)
+
+
+def test_a_whole_number_of_degrees_is_a_temperature(tmp_path: Path) -> None:
+    file = tmp_path / "pi4.json"
+    file.write_text(changed(temperature_c=[["cpu-thermal", 48]]))
+    assert read_probe_file(file).temperature_c == (("cpu-thermal", 48),)
 
 
 def test_no_file_is_the_same_error(tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 
 from edgeship.artifact import Artifact
-from edgeship.contract import Contract, TensorSpec
 from edgeship.device_tests.smoke.result import Outcome, SmokeRun
 from edgeship.device_tests.smoke.run import smoke
-from edgeship.device_tests.smoke.sample import Sample, TensorSample, TokenSample
+from edgeship.device_tests.smoke.sample import Sample, TensorSample
 from edgeship.device_tests.transports.local import LocalTransport
 from edgeship.device_tests.transports.protocol import Connection, ConnectionFailed, Ended
 from edgeship.errors import RequirementMissing
-from edgeship.evaluate.golden_tokens import TokenCase, write_token_pack
 from edgeship.runtimes.protocol import TFLITE_RUNTIME_VARIABLE
 from edgeship.targets.board_facts import BoardFacts
 
@@ -143,63 +141,6 @@ def test_another_answer_is_a_mismatch_with_its_diagnosis(
     assert [case.is_ok for case in found.cases] == [False, True, True] * 2
 
 
-@pytest.mark.slow
-def test_a_language_model_gives_tokens_likelihoods_and_losses(
-    connection: Connection, tmp_path: Path
-) -> None:
-    """Against transformers' own float model."""
-    import torch
-    from transformers import LlamaForCausalLM
-
-    models = SimpleNamespace(**run_path(str(TESTS / "tiny_text_models.py")))
-    models.write_llama(tmp_path)
-    directory = tmp_path / "gguf-f32"
-    directory.mkdir()
-    models.write_llama_gguf(tmp_path, directory / "model.gguf")
-    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    prompt = [1, 40, 263, 301, 17, 280, 99]
-
-    def logits(ids: Sequence[int]) -> np.ndarray:
-        with torch.no_grad():
-            rows: np.ndarray = model(torch.tensor([list(ids)])).logits[0].numpy()
-        return rows
-
-    tokens: list[int] = []
-    while len(tokens) < 8:
-        tokens.append(int(logits([*prompt, *tokens])[-1].argmax()))
-    after = logits(prompt)[-1]
-    case = TokenCase(
-        name="text",
-        prompt=tuple(prompt),
-        artifact=tuple(tokens),
-        reference=tuple(tokens),
-        artifact_logits=after,
-        reference_logits=after,
-    )
-    write_token_pack(directory, [case])
-    ids = TensorSpec(name="input_ids", shape=(1, 7), dtype="int64")
-    contract = Contract(inputs=(ids,), outputs=(TensorSpec(name="logits", shape=(1, 7, 320)),))
-    artifact = packs.seal(
-        directory, contract, model="model.gguf", runtimes=(("llama.cpp", "0.5.0"),)
-    )
-    chunks = (tuple(prompt), (1, *range(20, 320, 7)))
-    found = smoked(connection, tmp_path, artifact, "llama.cpp", sample=TokenSample(chunks=chunks))
-    assert found.outcome is Outcome.OK, found
-    assert {(case.kind, case.is_ok) for case in found.cases} == {
-        ("tokens", None),
-        ("kld", True),
-        ("tokens", True),
-    }
-    for chunk, loss, count in zip(
-        chunks, found.outputs["loss"], found.outputs["tokens"], strict=True
-    ):
-        rows = torch.tensor(logits(chunk)[:-1], dtype=torch.float64)
-        expected = torch.nn.functional.cross_entropy(rows, torch.tensor(chunk[1:]), reduction="sum")
-        assert count == len(chunk) - 1
-        # keys and values are float16, with 11 bits
-        assert loss[0] == pytest.approx(float(expected), rel=2**-8)
-
-
 class Board:
     """Says these lines, and ends like that."""
 
@@ -270,22 +211,3 @@ def test_a_python_that_is_not_there_is_missing(
 ) -> None:
     with pytest.raises(RequirementMissing, match="cannot start its Python"):
         smoked(connection, tmp_path, artifact, python="python-that-is-nowhere")
-
-
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_every_outcome_has_a_sentence(artifact: Artifact, tmp_path: Path, outcome: Outcome) -> None:
-    end = END.replace('"ok"', f'"{outcome}"').replace(
-        '"message": null', '"message": "why", "worker_peak_bytes": 209715200'
-    )
-    found = smoked(Board([START, end]), tmp_path, artifact)
-    assert found.outcome is outcome
-    assert found.sentence.endswith(": why")
-    assert "{" not in found.sentence
-    if outcome is Outcome.OUT_OF_MEMORY:
-        assert "200 MiB" in found.sentence
-
-
-def test_the_board_names_every_outcome_that_the_host_knows() -> None:
-    from edgeship.device_tests.board.stopped import EXIT_STATUSES
-
-    assert set(EXIT_STATUSES) == set(Outcome)
