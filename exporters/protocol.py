@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from edgeship.artifact import Requirements
 from edgeship.contract import Contract
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from edgeship.calibration.importance import Importance
     from edgeship.calibration.ranges import Ranges
     from edgeship.source.model import Model
+
+
+STAND_IN_NAME: Final = "stand_in.onnx"
+"""What `emit` leaves beside the artifact's files, where its tools name a stand-in: the same
+arithmetic as a file that a runtime of the host takes. It is no part of the artifact."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,12 +203,15 @@ class Tools:
         emit_version: Likewise of `emit`.
         packages: Distributions whose versions shape the files.
         extra: The extra of edgeship that installs them.
+        stand_in: Name in `RUNTIMES` of what runs `STAND_IN_NAME` on the host, where the target's
+            own runtime is on boards alone; None for formats whose files run here.
     """
 
     lower_version: int
     emit_version: int
     packages: tuple[str, ...]
     extra: str
+    stand_in: str | None = None
 
 
 class Exporter(Protocol):

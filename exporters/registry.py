@@ -13,6 +13,7 @@ EXPORTERS: Final[Mapping[Format, str]] = {
     Format.ONNX: "edgeship.exporters.onnx.exporter:OnnxExporter",
     Format.TFLITE: "edgeship.exporters.tflite.exporter:TfliteExporter",
     Format.GGUF: "edgeship.exporters.gguf.exporter:GgufExporter",
+    Format.TENSORRT: "edgeship.exporters.tensorrt.exporter:TensorRtExporter",
 }
 """Format -> "module:class"."""
 

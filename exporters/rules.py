@@ -39,6 +39,16 @@ def precision_problems(recipe: Recipe, where: str, made: Sequence[str]) -> Itera
 def kept_in_float(modules: Mapping[str, str], recipe: Recipe) -> list[str]:
     """The operators that the recipe's rules keep in fp32, in the order of `modules`.
 
+    Raises:
+        ConfigurationError: A rule matches no module.
+    """
+    found = precision_by_rules(modules, recipe)
+    return [name for name, precision in found.items() if precision == _KEPT]
+
+
+def precision_by_rules(modules: Mapping[str, str], recipe: Recipe) -> dict[str, str]:
+    """The precision of each operator, in the order of `modules`.
+
     Args:
         modules: By operator, in any naming, the dotted path of its torch module. A rule's glob
             matches what is in such a module at any depth: `layer3` finds `layer3.0.conv1`.
@@ -53,7 +63,7 @@ def kept_in_float(modules: Mapping[str, str], recipe: Recipe) -> list[str]:
         if not matched:
             raise ConfigurationError(_unmatched(rule.match, sorted({*modules.values()} - {""})))
         precisions.update(dict.fromkeys(matched, rule.precision))
-    return [name for name, precision in precisions.items() if precision == _KEPT]
+    return precisions
 
 
 def _is_inside(module: str, match: str) -> bool:

@@ -30,6 +30,7 @@ def target_facts(target: Target, format: Format) -> Mapping[str, object]:
             keys["dla"] = None if gpu is None else gpu.dla
             keys["engine_precisions"] = [] if gpu is None else list(gpu.precisions)
             keys["python"] = target.os.python
+            keys["tensorrt"] = target.os.tensorrt
         case Format.TFLITE:
             keys["runtimes"] = [
                 {"name": str(item.name), "version": item.version} for item in facts.runtimes

@@ -110,6 +110,7 @@ def test_what_the_registry_names_imports_no_vendor_package_at_top_level() -> Non
     } | {
         "edgeship.exporters.gguf.exporter",
         "edgeship.exporters.onnx.exporter",
+        "edgeship.exporters.tensorrt.exporter",
         "edgeship.exporters.tflite.exporter",
         "edgeship.runtimes.adapter",
         "edgeship.runtimes.litert",
@@ -117,6 +118,7 @@ def test_what_the_registry_names_imports_no_vendor_package_at_top_level() -> Non
         "edgeship.runtimes.llama_library",
         "edgeship.runtimes.ort",
         "edgeship.runtimes.protocol",
+        "edgeship.runtimes.tensorrt",
         "edgeship.runtimes.tflite_runtime",
     }
     for module, path in modules():

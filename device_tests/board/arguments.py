@@ -5,7 +5,7 @@ from typing import List, NoReturn
 
 from edgeship.device_tests.board.stopped import Stopped
 
-RUNTIMES = ("litert", "tflite_runtime", "onnxruntime", "llama.cpp")
+RUNTIMES = ("litert", "tflite_runtime", "onnxruntime", "llama.cpp", "tensorrt")
 """As manifests call them."""
 
 

@@ -1,11 +1,14 @@
 """Runtimes: which ones a board may have, and how each opens an artifact."""
 
 import importlib
-from typing import Any, Dict, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple, Optional, Tuple
 
 from edgeship.device_tests.board.artifact import Artifact
 from edgeship.device_tests.board.packages import Vendor, import_package, require_numpy, version_of
 from edgeship.device_tests.board.stopped import Stopped
+
+if TYPE_CHECKING:  # it needs numpy, and a board without one is told so
+    from edgeship.device_tests.board.session import Session
 
 Kind = NamedTuple("Kind", [("package", str), ("module", str), ("opens", str), ("suffix", str)])
 """Distribution as pip calls it; module that is imported; "module:class" here whose instances are
@@ -32,15 +35,12 @@ KINDS: Dict[str, Kind] = {
         _HERE + "llama_session:LlamaSession",
         ".gguf",
     ),
+    "tensorrt": Kind("tensorrt", "tensorrt", _HERE + "tensorrt_session:open_engine", ".onnx"),
 }
 """By the names that manifests use."""
 
 PROGRAM = Kind("llama.cpp", "", _HERE + "llama_server:ServerSession", ".gguf")
 """llama-server: llama.cpp as a program."""
-
-
-Session = Any
-"""See `Loaded.open`; Python 3.6 has no Protocol."""
 
 
 class Loaded:
@@ -64,16 +64,8 @@ class Loaded:
         if program is None:
             self.version = version_of(row.package, vendor)
 
-    def open(self, artifact: Artifact, threads: int) -> Session:
-        """A session.
-
-        It has `inputs: Optional[Dict[str, Tuple[Tuple[int, ...], str]]]`, shapes and dtypes by name
-        where the file declares them, and
-
-            run(inputs: Dict[str, ndarray]) -> Dict[str, ndarray]    every output by name
-            answer(inputs, wanted: Dict[str, Tuple[int, ...]])       outputs of these names, shapes
-            peak_bytes() -> Optional[int]                            of a program that runs the file
-            close()
+    def open(self, artifact: Artifact, threads: int) -> "Session":
+        """Load the file of an artifact.
 
         Raises:
             Stopped: "refused": the runtime does not load the file.
@@ -84,7 +76,8 @@ class Loaded:
         module, _, attribute = self._row.opens.partition(":")
         opener = getattr(importlib.import_module(module), attribute)
         vendor = self._vendor if self._program is None else self._program
-        return opener(vendor, artifact, threads)
+        session: "Session" = opener(vendor, artifact, threads)
+        return session
 
 
 def load_runtime(name: str, program: Optional[str] = None) -> Loaded:
@@ -95,21 +88,20 @@ def load_runtime(name: str, program: Optional[str] = None) -> Loaded:
     """
     require_numpy()
     if program is not None and name == "llama.cpp":
-        from edgeship.device_tests.board.llama_server import program_version
+        from edgeship.device_tests.board.llama_program import program_version
 
         loaded = Loaded(name, PROGRAM, None, program)
         loaded.version = program_version(program)
         return loaded
+    if name == "tensorrt":  # its program is the record of an engine, which says what runs it
+        from edgeship.device_tests.board.tensorrt_session import engine_runner
+
+        loaded = Loaded(name, KINDS[name], None, program)
+        loaded.kind, loaded.version = engine_runner(program)
+        return loaded
     row = KINDS[name]
     _prepare(name)
     return Loaded(name, row, import_package(row.module, row.package), None)
-
-
-def open_session(
-    name: str, artifact: Artifact, threads: int = 1, program: Optional[str] = None
-) -> Session:
-    """`load_runtime` and `Loaded.open` in one."""
-    return load_runtime(name, program).open(artifact, threads)
 
 
 def misfit(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from onnx import numpy_helper
 
-from edgeship.exporters.onnx.placement import MOVERS
+from edgeship.exporters.structure import MOVERS
 
 if TYPE_CHECKING:
     import onnx

@@ -12,9 +12,9 @@ import onnx
 from onnx import numpy_helper
 
 from edgeship.errors import ExportFailed, Problem
-from edgeship.exporters.onnx.activations import float_tensors
-from edgeship.exporters.onnx.placement import MOVERS
+from edgeship.exporters.activations import float_tensors
 from edgeship.exporters.onnx.qdq import quiet_quantizer
+from edgeship.exporters.structure import MOVERS
 from edgeship.runtimes.ort import import_onnxruntime
 
 if TYPE_CHECKING:

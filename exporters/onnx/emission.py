@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from edgeship.exporters.half import half_graph, output_rounding
 from edgeship.exporters.onnx.census import float_nodes, output_steps
 from edgeship.exporters.onnx.dynamic import dynamic_graph, dynamic_notes
-from edgeship.exporters.onnx.half import half_graph, output_rounding
 from edgeship.exporters.onnx.half_notes import half_notes
 from edgeship.exporters.onnx.qdq import quantized_graph
 from edgeship.exporters.onnx.rules import kept_nodes

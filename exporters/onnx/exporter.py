@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from edgeship.exporters.lowering import lowered_graph
 from edgeship.exporters.onnx.rules import recipe_problems
-from edgeship.exporters.proof import prove
 from edgeship.exporters.protocol import Lowered, Payload, Recipe, Request, Source, Tools
 from edgeship.exporters.sources import module_source_problems
 from edgeship.story import Progress, ignore_progress
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from edgeship.targets import Target
 
 _MODEL_NAME: Final = "model.onnx"
-_GRAPH_NAME: Final = "graph.onnx"
 
 
 class OnnxExporter:
@@ -42,23 +41,7 @@ class OnnxExporter:
 
     def lower(self, source: Source, directory: Path) -> Lowered:
         """See `Exporter.lower`: the canonical Graph."""
-        import onnx
-
-        from edgeship.exporters.onnx.activations import observed_tensors
-        from edgeship.exporters.onnx.shipping import RUNTIME
-        from edgeship.runtimes.protocol import load_runtime
-        from edgeship.source.graph import graph_from_model
-
-        graph = graph_from_model(source.model, directory / _GRAPH_NAME)
-        prove(load_runtime(RUNTIME).open(graph.file), source, where="graph")
-        return Lowered(
-            file=graph.file,
-            sha256=graph.sha256,
-            contract=source.model.contract,
-            runtime=RUNTIME,
-            observed=observed_tensors(onnx.load(graph.file)),
-            notes=source.model.notes,
-        )
+        return lowered_graph(source, directory)
 
     def emit(
         self,

@@ -1,74 +1,20 @@
-"""What is said of a float16 file: which nodes stay in float32, and why."""
+"""What is said of a float16 ONNX file: on the build host nothing of it overflows."""
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from edgeship.exporters.onnx.half_placement import Why
-from edgeship.exporters.onnx.placement import MOVERS
+from edgeship.exporters.half_notes import stay_notes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
     import onnx
 
-    from edgeship.exporters.onnx.half import HalfGraph
-    from edgeship.exporters.onnx.half_placement import Stay
-
-_NAMED: Final = 5
-"""Nodes that a note names; of the others it gives the number."""
+    from edgeship.exporters.half import HalfGraph
 
 
 def half_notes(proto: onnx.ModelProto, half: HalfGraph) -> list[str]:
     """Lines for the manifest; `proto` is the Graph that `half` was made of."""
-    kinds = {node.name: node.op_type for node in proto.graph.node}
     return [
         "ONNX Runtime's CPU computes in float32: overflow was judged from representative data",
-        *_count_note(kinds[name] for name in half.stays),
-        *_why_notes(half.stays),
-        *_vanished_note(half.vanished),
+        *stay_notes(proto, half),
     ]
-
-
-def _count_note(kinds: Iterator[str]) -> list[str]:
-    in_float = Counter(kind for kind in kinds if kind not in MOVERS)
-    counted = ", ".join(f"{count} {kind}" for kind, count in sorted(in_float.items()))
-    return [f"computed in float32: {counted}"] if counted else []
-
-
-def _why_notes(stays: Mapping[str, Stay]) -> Iterator[str]:
-    found: dict[Why, list[str]] = {why: [] for why in Why}
-    for name, stay in stays.items():
-        found[stay.why].append(_described(name, stay))
-    texts = {
-        Why.RANGE: "in float32 for the size of their values",
-        Why.CONSTANT: "in float32 for constants that float16 does not hold",
-        Why.MASK: "in float32 with a mask, which is not clipped",
-    }
-    for why, text in texts.items():
-        if found[why]:
-            yield f"{text}: {_listed(found[why])}"
-
-
-def _described(name: str, stay: Stay) -> str:
-    match stay.why:
-        case Why.CONSTANT:
-            return f"{name} ({stay.tensor} holds {stay.value:.3g})"
-        case Why.RANGE if stay.value:
-            return f"{name} ({stay.tensor} reaches {stay.value:.3g})"
-        case Why.RANGE:
-            return f"{name} (nothing was seen of {stay.tensor})"
-        case _:
-            return name
-
-
-def _listed(items: Sequence[str]) -> str:
-    more = len(items) - _NAMED
-    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _vanished_note(count: int) -> list[str]:
-    if not count:
-        return []
-    return [f"{count} weights below 6e-8 are 0: less than the rounding of those beside them"]

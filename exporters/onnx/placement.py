@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from edgeship.exporters.structure import LINEAR, MOVERS, has_attention
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     import onnx
-
-_WEIGHTED: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-MOVERS: Final = frozenset(
-    {
-        "Concat",
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherND",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators that move values and compute nothing."""
 
 
 def float_by_structure(proto: onnx.ModelProto, masks: Collection[str]) -> set[str]:
@@ -47,32 +26,13 @@ def float_by_structure(proto: onnx.ModelProto, masks: Collection[str]) -> set[st
     return others | _nodes_touching(proto, masks)
 
 
-def has_attention(proto: onnx.ModelProto) -> bool:
-    """Whether a product of two activations follows a Softmax, as in scaled dot-product attention.
-
-    Source: Vaswani et al., "Attention Is All You Need", 2017, equation 1.
-    """
-    constants = {tensor.name for tensor in proto.graph.initializer}
-    weights = {
-        name for node in proto.graph.node if node.op_type == "Softmax" for name in node.output
-    }
-    for node in proto.graph.node:
-        if weights.isdisjoint(node.input):
-            continue
-        if node.op_type == "MatMul" and constants.isdisjoint(node.input):
-            return True
-        if node.op_type in MOVERS | {"Where"}:
-            weights.update(node.output)
-    return False
-
-
 def _weighted_nodes(proto: onnx.ModelProto) -> set[str]:
     """Layers with a constant weight, and look-ups in a constant table."""
     constants = {tensor.name for tensor in proto.graph.initializer}
     return {
         node.name
         for node in proto.graph.node
-        if (node.op_type in _WEIGHTED and node.input[1] in constants)
+        if (node.op_type in LINEAR and node.input[1] in constants)
         or (node.op_type == "Gather" and node.input[0] in constants)
     }
 
@@ -94,7 +54,7 @@ def _nodes_behind_products(proto: onnx.ModelProto) -> set[str]:
     products: set[str] = set()
     found = set()
     for node in proto.graph.node:
-        has_weight = node.op_type in _WEIGHTED and not constants.isdisjoint(node.input)
+        has_weight = node.op_type in LINEAR and not constants.isdisjoint(node.input)
         is_reader = not products.isdisjoint(node.input)
         if node.op_type == "MatMul" or (is_reader and node.op_type in MOVERS):
             products.update(node.output)

@@ -14,9 +14,10 @@ import onnx
 from onnx import numpy_helper
 
 from edgeship.errors import ExportFailed, Problem
-from edgeship.exporters.onnx.activations import clamped_tensors
+from edgeship.exporters.activations import clamped_tensors
 from edgeship.exporters.onnx.linear import with_gemms
-from edgeship.exporters.onnx.placement import float_by_structure, has_attention
+from edgeship.exporters.onnx.placement import float_by_structure
+from edgeship.exporters.structure import has_attention
 from edgeship.runtimes.ort import import_onnxruntime
 
 if TYPE_CHECKING:

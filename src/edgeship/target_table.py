@@ -18,7 +18,7 @@ from edgeship.project import (
 from edgeship.quantities import bytes_from_text, fraction_from_points, milliseconds_from_text
 from edgeship.table_values import existing_path
 from edgeship.tables import Table
-from edgeship.vocabulary import PRECISIONS, Format, Place, RangeMethod
+from edgeship.vocabulary import PRECISIONS, RULE_PRECISIONS, Format, Place, RangeMethod
 
 _OFF: Final = "off"
 
@@ -50,7 +50,7 @@ def _read_format(format_: Format, target: Table, directory: Path) -> FormatSecti
         return FormatSection(format=format_)
     precisions = _names(table, "precisions")
     for precision in precisions or ():
-        _check_precision(format_, precision, table, "precisions")
+        _check_precision(format_, precision, table, "precisions", PRECISIONS[format_])
     ranges = _read_ranges(table)
     rules = tuple(rule for below in table.array("rules") if (rule := _read_rule(below, format_)))
     is_gguf = format_ is Format.GGUF
@@ -75,19 +75,21 @@ def _read_rule(table: Table, format_: Format) -> Rule | None:
     table.close()
     if match is None or precision is None:
         return None
-    if not _check_precision(format_, precision, table, "precision"):
+    if not _check_precision(format_, precision, table, "precision", RULE_PRECISIONS[format_]):
         return None
     return Rule(match=match, precision=precision)
 
 
-def _check_precision(format_: Format, precision: str, table: Table, key: str) -> bool:
-    if precision in PRECISIONS[format_]:
+def _check_precision(
+    format_: Format, precision: str, table: Table, key: str, choices: tuple[str, ...]
+) -> bool:
+    if precision in choices:
         return True
     table.problems.append(
         unknown_name(
             kind=f"{format_} precision",
             name=precision,
-            choices=PRECISIONS[format_],
+            choices=choices,
             where=table.where(key),
         )
     )

@@ -35,6 +35,13 @@ PRECISIONS: Final[Mapping[Format, tuple[str, ...]]] = {
 }
 
 
+RULE_PRECISIONS: Final[Mapping[Format, tuple[str, ...]]] = {
+    **PRECISIONS,
+    Format.TENSORRT: ("fp32", "fp16", "int8"),
+}
+"""What a rule may give a module: layers of a kit have precisions, the kit has none."""
+
+
 class Layout(StrEnum):
     """Axis order of an image tensor; NC is a batch of vectors."""
 
@@ -102,6 +109,7 @@ class Role(StrEnum):
     LABELS = "labels"
     TOKENIZER = "tokenizer"
     GOLDEN = "golden"
+    PROGRAM = "program"
 
 
 class Place(StrEnum):

@@ -28,7 +28,7 @@ from edgeship.calibration.ranges import solve_ranges
 from edgeship.calibration.samples import list_images, open_samples, select_samples
 from edgeship.contract import TensorSpec
 from edgeship.digests import file_sha256
-from edgeship.exporters.onnx.activations import observed_tensors
+from edgeship.exporters.activations import observed_tensors
 from edgeship.project import Project, RangePolicy
 from edgeship.project_file import read_project
 from edgeship.runtimes.ort import OrtRuntime

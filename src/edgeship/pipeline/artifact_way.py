@@ -107,14 +107,16 @@ class ArtifactWay(Way):
         """The golden pack."""
 
         def work(path: Path, _: Progress) -> None:
-            stages.golden(self._opened.model, self.emitted, self._data, path)
+            stand_in = self.exporter.tools.stand_in
+            stages.golden(self._opened.model, self.emitted, self._data, path, stand_in)
 
         return self._run(self._keys.golden, work)
 
     @cached_property
     def evidence(self) -> tuple[Evidence, ...]:
         """One measurement in each runtime that can run the files and is on this host."""
-        able = {need.runtime for need in self.payload.requires.any_of}
+        stand_in = self.exporter.tools.stand_in
+        able = {need.runtime for need in self.payload.requires.any_of} | {stand_in}
         found = {
             runtime: self._evidence_in(runtime, key)
             for runtime, key in self._keys.evaluate.items()
@@ -128,7 +130,7 @@ class ArtifactWay(Way):
 
     def board_sample(self, count: int) -> BoardSample | None:
         """The first ones in digest order."""
-        if self._reference is None or count == 0:
+        if count == 0 or self._reference is None:
             return None
         return tensor_sample(
             self._data,
@@ -150,7 +152,14 @@ class ArtifactWay(Way):
 
         def work(path: Path, progress: Progress) -> None:
             evaluation.evaluate(
-                self._project, self.emitted, runtime, reference, self._data, path, progress
+                self._project,
+                self.emitted,
+                runtime,
+                reference,
+                self._data,
+                path,
+                progress,
+                is_stand_in=self.exporter.tools.stand_in is not None,
             )
 
         return evaluation.read_evidence(self._run(key, work, f" in {runtime}"))

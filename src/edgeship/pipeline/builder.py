@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import edgeship
-from edgeship.artifact import Artifact, ArtifactFile, Manifest, read_artifact
+from edgeship.artifact import Artifact, ArtifactFile, Manifest, describe_file, read_artifact
 from edgeship.calibration.texts import TOKENIZER_NAME
 from edgeship.errors import EdgeshipError
 from edgeship.pipeline.advice import advise, easier_item
@@ -62,6 +62,8 @@ class Builder:
         if model.text is not None and item.format is not Format.GGUF:  # which holds its own
             tokenizer = model.text.tokenizer / TOKENIZER_NAME
         files |= gather_companions({Role.LABELS: model.labels, Role.TOKENIZER: tokenizer})
+        for name, path in way.programs.items():
+            files[path] = describe_file(path.parent, name, Role.PROGRAM)
         destination = self._workspace.artifact_directory(
             item.target.name, item.format, item.recipe.precision
         )

@@ -22,7 +22,7 @@ from edgeship.evaluate.outputs import (
 from edgeship.evidence import Evidence, describe_host, utc_now
 from edgeship.measurements import ClassShare
 from edgeship.pipeline.data import PROBES, ProjectData
-from edgeship.pipeline.stages import model_file, read_payload
+from edgeship.pipeline.stages import host_file, read_payload
 from edgeship.project import Project
 from edgeship.runtimes.adapter import FloatSession
 from edgeship.runtimes.protocol import load_runtime, runtime_package
@@ -52,6 +52,8 @@ def evaluate(
     data: ProjectData,
     directory: Path,
     progress: Progress,
+    *,
+    is_stand_in: bool = False,
 ) -> None:
     """Artifact against float model on evaluation data -> Evidence; without data, that it ran.
 
@@ -63,16 +65,21 @@ def evaluate(
         data: Of the project.
         directory: Where the evidence is written.
         progress: Told of each sample.
+        is_stand_in: Whether the runtime is not the target's own: then what it runs is the file
+            that stands in for the artifact, and the artifact stays exported.
     """
     payload = read_payload(emitted)
+    stand_in = runtime if is_stand_in else None
     evidence = host_evidence(runtime, data)
     if project.evaluation is not None and reference_directory is not None:
-        opened = load_runtime(runtime).open(model_file(emitted, payload))
+        opened = load_runtime(runtime).open(host_file(emitted, payload, stand_in))
         session = FloatSession(opened, project.model.input_specs(), payload.contract)
         outputs = collect_outputs(data.evaluation, session.run, on_progress=progress)
         evidence = measured_evidence(
             evidence, project, outputs, read_outputs(reference_directory), data
         )
+    if is_stand_in:
+        evidence = replace(evidence, stand_in=True, rung=Rung.EXPORTED)
     write_evidence(directory, evidence)
 
 

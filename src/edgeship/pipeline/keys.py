@@ -25,6 +25,7 @@ _SPEED_VERSION: Final = 1
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
 _TARGETED: Final = frozenset({"int8", "dynamic"})
 """Precisions whose files depend on facts of the target, whatever the format."""
+_TARGETED_FORMATS: Final = frozenset({Format.TFLITE, Format.TENSORRT})
 _CARRYING: Final = frozenset({Format.TFLITE})
 """Formats whose files hold a card."""
 
@@ -141,17 +142,17 @@ def artifact_keys(
             metric=None if project.evaluation is None else project.evaluation.metric,
             host=describe_host(),
         )
-        for name, runtime_version in _runtimes(item).items()
+        for name, runtime_version in _runtimes(item, exporter).items()
     }
     speed = None
-    if item.recipe.precision != "fp32":
+    if item.recipe.precision != "fp32" and tools.stand_in is None:
         speed = stage_key(
             "speed",
             version=_SPEED_VERSION,
             emit=emit.digest,
             lower=lower.digest,
             probes=data.probes_sha256,
-            runtimes=_runtimes(item),
+            runtimes=_runtimes(item, exporter),
             host=describe_host(),
         )
     return ArtifactKeys(
@@ -168,7 +169,7 @@ def artifact_keys(
 
 def _is_targeted(item: PlannedArtifact) -> bool:
     """Whether the files depend on facts of the target."""
-    return item.format is Format.TFLITE or item.recipe.precision in _TARGETED
+    return item.format in _TARGETED_FORMATS or item.recipe.precision in _TARGETED
 
 
 def _card_facts(workspace: Workspace) -> dict[str, object]:
@@ -177,9 +178,14 @@ def _card_facts(workspace: Workspace) -> dict[str, object]:
     return {"name": model.name, "labels": labels}
 
 
-def _runtimes(item: PlannedArtifact) -> dict[str, str]:
-    """Versions of the target's runtimes on this host, by name; the first one is always there."""
+def _runtimes(item: PlannedArtifact, exporter: Exporter) -> dict[str, str]:
+    """Versions of the target's runtimes on this host, by name; the first one is always there.
+
+    Where they are on boards alone, of what stands in for them.
+    """
     names = [str(fact.name) for fact in item.target.formats[item.format].runtimes]
+    if exporter.tools.stand_in is not None:
+        names = [exporter.tools.stand_in]
     versions = {name: load_runtime(name).version() for name in names}
     first = names[0]
     return {first: versions[first] or "absent"} | {

@@ -15,7 +15,11 @@ from edgeship.targets import Target, load_target
 from edgeship.vocabulary import Format
 
 _CALIBRATED = frozenset(
-    {*((format_, "int8") for format_ in Format), (Format.ONNX, "fp16")},
+    {
+        *((format_, "int8") for format_ in Format),
+        (Format.ONNX, "fp16"),
+        (Format.TENSORRT, "kit"),
+    },
 )
 """Formats and precisions whose activations need ranges; fp16 does to find what would overflow,
 which its values on this host's CPU never show."""

@@ -63,7 +63,7 @@ def seal(files: dict[Path, ArtifactFile], manifest: Manifest, destination: Path)
         for source, file in files.items():
             path = directory / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
+            shutil.copy(source, path)  # with its mode: programs are run
         write_manifest(directory, manifest)
         install_directory(directory, destination)
     return True

@@ -13,7 +13,14 @@ from edgeship.calibration.samples import SampleSet, select_samples
 from edgeship.calibration.table import HEADER_NAME, Table, read_table, write_table
 from edgeship.digests import file_sha256
 from edgeship.evaluate.golden import run_case, write_golden_pack
-from edgeship.exporters.protocol import Card, Exporter, Lowered, Payload, Source
+from edgeship.exporters.protocol import (
+    STAND_IN_NAME,
+    Card,
+    Exporter,
+    Lowered,
+    Payload,
+    Source,
+)
 from edgeship.pipeline.data import Data, ProjectData
 from edgeship.pipeline.observation import observe_lowered
 from edgeship.pipeline.plan import PlannedArtifact
@@ -114,10 +121,16 @@ def read_payload(directory: Path) -> Payload:
     return Payload.from_json(json.loads((directory / _PAYLOAD_NAME).read_bytes()))
 
 
-def golden(model: Model, emitted: Path, data: ProjectData, directory: Path) -> None:
-    """Files -> golden pack: a few samples through the artifact and the float model."""
+def golden(
+    model: Model, emitted: Path, data: ProjectData, directory: Path, stand_in: str | None = None
+) -> None:
+    """Files -> golden pack: a few samples through the artifact and the float model.
+
+    `stand_in` is the runtime of what stands in for the artifact; see `Tools.stand_in`.
+    """
     payload = read_payload(emitted)
-    session = load_runtime(payload.requires.any_of[0].runtime).open(model_file(emitted, payload))
+    runtime = stand_in or payload.requires.any_of[0].runtime
+    session = load_runtime(runtime).open(host_file(emitted, payload, stand_in))
     cases = [
         run_case(
             name,
@@ -144,8 +157,13 @@ def read_golden(directory: Path) -> list[str]:
     return names
 
 
+def host_file(emitted: Path, payload: Payload, stand_in: str | None) -> Path:
+    """What runs on this host: the file of role `model`, or what stands in for it."""
+    return model_file(emitted, payload) if stand_in is None else emitted / STAND_IN_NAME
+
+
 def model_file(emitted: Path, payload: Payload) -> Path:
-    """The one file of role `model`."""
+    """The file of role `model`, the first where there are several."""
     name = next(name for name, role in payload.files.items() if role is Role.MODEL)
     return emitted / name
 

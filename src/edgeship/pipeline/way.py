@@ -14,6 +14,7 @@ from edgeship.pipeline.cache import StageKey
 from edgeship.pipeline.data import ProjectData
 from edgeship.pipeline.opened import OpenedModel
 from edgeship.pipeline.plan import PlannedArtifact
+from edgeship.pipeline.programs import board_programs, programs_key, write_programs
 from edgeship.pipeline.runner import StageRunner, Work
 from edgeship.pipeline.workspace import Workspace
 
@@ -78,6 +79,17 @@ class Way(ABC):
     def payload(self) -> Payload:
         """What the exporter says of the files."""
         return stages.read_payload(self.emitted)
+
+    @cached_property
+    def programs(self) -> dict[str, Path]:
+        """Programs that travel along, by name."""
+        programs = board_programs(self.item.format)
+        if not programs:
+            return {}
+        key = programs_key(programs)
+        self._runner.used.append(key)
+        directory = self._run(key, lambda path, _: write_programs(programs, path))
+        return {name: directory / name for name in programs}
 
     def _run(self, key: StageKey, work: Work, detail: str = "") -> Path:
         return self._runner.run(key, self.exporter, f"{self.item.name}{detail}", work)

@@ -95,6 +95,12 @@ RUNTIMES: Final[Mapping[str, RuntimeEntry]] = {
         is_observer=False,
         remedy="pip install 'edgeship[gguf]'",
     ),
+    "tensorrt": RuntimeEntry(
+        implementation="edgeship.runtimes.tensorrt:TensorRtRuntime",
+        package="tensorrt",
+        is_observer=False,
+        remedy="build the engine on the board: run build_engine.py of the kit there",
+    ),
 }
 """By the names that manifests use."""
 

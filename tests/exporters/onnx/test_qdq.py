@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from edgeship.calibration.ranges import Range, Ranges
 from edgeship.digests import file_sha256
 from edgeship.errors import ExportFailed
-from edgeship.exporters.onnx.activations import observed_tensors
+from edgeship.exporters.activations import observed_tensors
 from edgeship.exporters.onnx.census import float_nodes, output_steps
 from edgeship.exporters.onnx.qdq import quantized_graph
 
@@ -56,7 +56,7 @@ RENDER = """
 import sys
 import onnx
 from edgeship.calibration.ranges import Range, Ranges
-from edgeship.exporters.onnx.activations import observed_tensors
+from edgeship.exporters.activations import observed_tensors
 from edgeship.exporters.onnx.qdq import quantized_graph
 proto = onnx.load(sys.argv[1])
 ranges = Ranges(

@@ -7,7 +7,8 @@ from onnx import numpy_helper
 
 from edgeship.artifact import RuntimeNeed
 from edgeship.errors import ExportFailed
-from edgeship.exporters.onnx.shipping import forecast_memory, write_shipping_file
+from edgeship.exporters.onnx.shipping import write_shipping_file
+from edgeship.exporters.onnx_file import forecast_memory
 from edgeship.runtimes.ort import OrtRuntime
 
 TEXT = """

@@ -12,10 +12,10 @@ from onnx import TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from edgeship.calibration.ranges import Range, Ranges
-from edgeship.exporters.onnx.activations import observed_tensors
-from edgeship.exporters.onnx.half import HalfGraph, half_graph, output_rounding
+from edgeship.exporters.activations import observed_tensors
+from edgeship.exporters.half import HalfGraph, half_graph, output_rounding
+from edgeship.exporters.half_placement import Why
 from edgeship.exporters.onnx.half_notes import half_notes
-from edgeship.exporters.onnx.half_placement import Why
 
 HEADER = '<ir_version: 8, opset_import: ["" : 18]>\n'
 SENTINEL = 1e30
@@ -54,8 +54,8 @@ RENDER = """
 import sys
 import onnx
 from edgeship.calibration.ranges import Range, Ranges
-from edgeship.exporters.onnx.activations import observed_tensors
-from edgeship.exporters.onnx.half import half_graph
+from edgeship.exporters.activations import observed_tensors
+from edgeship.exporters.half import half_graph
 proto = onnx.load(sys.argv[1])
 by_name = {name: Range(low=-3, high=5) for name in observed_tensors(proto)}
 half = half_graph(proto, Ranges(by_name=by_name, dead=(), masks=()), ["n_q", "n_out"])

@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from edgeship.exporters.onnx.activations import float_tensors
-from edgeship.exporters.onnx.half_constants import float_constants, vanished_count
-from edgeship.exporters.onnx.half_operators import NEUTRAL, captured_names, half_positions
-from edgeship.exporters.onnx.half_placement import Stay, float32_nodes
+from edgeship.exporters.activations import float_tensors
+from edgeship.exporters.half_constants import float_constants, vanished_count
+from edgeship.exporters.half_operators import NEUTRAL, captured_names, half_positions
+from edgeship.exporters.half_placement import Stay, float32_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Collection

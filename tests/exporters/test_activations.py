@@ -1,7 +1,7 @@
 import onnx
 import pytest
 
-from edgeship.exporters.onnx.activations import clamped_tensors, observed_tensors
+from edgeship.exporters.activations import clamped_tensors, observed_tensors
 
 
 def parse(body: str, *, outputs: str = "float[1, 4] out") -> onnx.ModelProto:

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from edgeship.exporters.onnx.activations import clamped_tensors, float_tensors
-from edgeship.exporters.onnx.half_constants import (
+from edgeship.exporters.activations import clamped_tensors, float_tensors
+from edgeship.exporters.half_constants import (
     HALF_MAX,
     HALF_NORMAL,
     float_constants,
     is_beyond_half,
     lost_constants,
 )
-from edgeship.exporters.onnx.half_operators import NEUTRAL, WEIGHTED, half_positions, is_sensitive
-from edgeship.exporters.onnx.placement import MOVERS
+from edgeship.exporters.half_operators import NEUTRAL, WEIGHTED, half_positions, is_sensitive
+from edgeship.exporters.structure import MOVERS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping

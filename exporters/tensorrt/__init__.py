@@ -1,0 +1,1 @@
+"""TensorRT: kits for Jetsons, whose engines are built on the board."""
