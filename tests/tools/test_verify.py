@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from runpy import run_path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,31 @@ def test_facts_that_contradict_the_description_are_found(bundled: Path) -> None:
 
     rewrite(bundled, rename)
     assert "target is another one" in texts(bundled)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [],
+        lambda value: {**value, "artifacts": None},
+        lambda value: {**value, "artifacts": [*value["artifacts"], {"directory": 3}]},
+        lambda value: {
+            **value,
+            "artifacts": [*value["artifacts"], {"directory": 3, "artifact_id": None}],
+        },
+        lambda value: {**value, "release": ["1"]},
+    ],
+)
+def test_a_description_of_other_values_is_a_problem(
+    bundled: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    def describe(members: Members) -> None:
+        value = json.loads(content_of(members, "bundle.json"))
+        replace_content(members, "bundle.json", json.dumps(change(value)).encode())
+        with_sums_of(members)
+
+    rewrite(bundled, describe)
+    assert len(texts(bundled).splitlines()) == 1
 
 
 def test_bytes_behind_the_end_are_found(bundled: Path) -> None:
