@@ -7,7 +7,12 @@ from pathlib import Path
 from typing import Final
 
 from edgeship import __version__
-from edgeship.cli.board_arguments import add_board_commands, add_device, add_lab_commands
+from edgeship.cli.board_arguments import (
+    add_board_commands,
+    add_device,
+    add_evidence_commands,
+    add_lab_commands,
+)
 
 _EPILOG: Final = """\
 exit codes: 0 ok, 1 internal, 2 usage or configuration, 3 export failed, 4 accuracy, 5 budget,
@@ -53,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
             )
     add_board_commands(lambda name, text: _command(commands, name, text), _add_project)
     add_lab_commands(commands, _add_common)
+    add_evidence_commands(commands, _add_common, _add_project)
     return parser
 
 

@@ -102,6 +102,22 @@ def add_lab_commands(
             action.add_argument("line", nargs=argparse.REMAINDER, metavar="-- COMMAND")
 
 
+def add_evidence_commands(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    finish: Callable[..., None],
+    add_project: AddProject,
+) -> None:
+    """Add `evidence import`; `finish` adds the options that every command has."""
+    text = "what boards found that edgeship did not run itself"
+    evidence = commands.add_parser("evidence", help=text, description=text, allow_abbrev=False)
+    actions = evidence.add_subparsers(dest="action", required=True, metavar="ACTION")
+    text = "keep the engine_report.json that a kit's build_engine.py wrote on a board"
+    taken = actions.add_parser("import", help=text, description=text, allow_abbrev=False)
+    finish(taken)
+    taken.add_argument("file", type=Path, metavar="FILE", help="engine_report.json")
+    add_project(taken)
+
+
 def _add_only(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--only",

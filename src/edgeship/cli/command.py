@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "bundle": "edgeship.cli.bundles:bundle",
     "verify": "edgeship.cli.bundles:verify",
     "lab": "edgeship.cli.lab:lab",
+    "evidence": "edgeship.cli.imports:evidence",
 }
 """What runs each command: "module:function", from its arguments to its result."""
 
