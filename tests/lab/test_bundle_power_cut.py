@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 on_board = SimpleNamespace(**run_path(str(Path(__file__).parent / "bundle_board.py")))
 PREFIX: Final = "/opt/edgeship/bright"
-CUTS: Final = int(os.environ.get("EDGESHIP_POWER_CUTS", "4"))
+CUTS: Final = int(os.environ.get("EDGESHIP_POWER_CUTS", "6"))
 SEED: Final = int(os.environ.get("EDGESHIP_POWER_CUT_SEED", "6"))
 COMMAND_S: Final = 0.1
 """A command of coreutils takes 40 to 60 ms on the board (measured): before, within and after it."""

@@ -188,6 +188,7 @@ def test_a_damaged_release_is_refused_before_anything_changes(
     assert tree(tmp_path / "prefix") == before
 
 
+@pytest.mark.slow
 def test_a_damaged_current_release_is_replaced_by_its_archive(
     install: Install, releases: list[Path], tmp_path: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_previous_release_that_is_damaged_or_fails_is_not_rolled_back_to(
     assert current(tmp_path) == identity(releases[1])
 
 
+@pytest.mark.slow
 def test_old_releases_go_and_never_those_that_a_link_names(
     install: Install, releases: list[Path], tmp_path: Path
 ) -> None:
