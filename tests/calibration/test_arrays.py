@@ -351,6 +351,7 @@ print(len(samples.samples), peak_kb() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_memory_holds_one_row_of_a_200_mb_file(tmp_path: Path) -> None:
     header = io.BytesIO()

@@ -43,6 +43,7 @@ def normed(rows: np.ndarray) -> np.ndarray:
 # Llama
 
 
+@pytest.mark.slow
 def test_every_weight_of_every_block_has_an_entry(directory: Path) -> None:
     found = observed(load(directory))
     names = {f"blk.{layer}.{name}.weight" for layer in range(models.LAYERS) for name in OF_A_LAYER}

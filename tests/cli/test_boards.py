@@ -57,6 +57,7 @@ def evidence_of(project: Path, command: str) -> list[Any]:
     return [item for item in manifest["evidence"] if item["command"] == command]
 
 
+@pytest.mark.slow
 def test_what_a_board_says_becomes_evidence_and_is_judged(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,6 +141,7 @@ def test_a_crash_on_the_board_fails_the_artifact_until_it_passes(
     assert main(["verify", str(archive)]) == 9
 
 
+@pytest.mark.slow
 def test_another_machine_is_refused_before_anything_is_copied(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +178,7 @@ def test_unknown_artifacts_are_told_with_those_that_there_are(
     assert "onnx-int8" in value["problems"][0]["remedy"]
 
 
+@pytest.mark.slow
 def test_a_board_is_examined_and_the_probe_is_kept(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,7 @@ def test_what_has_no_rate_is_refused(threads: int, prompt: list[int], generated:
         measure_rates(session, prompt, generated=generated, clock=session.clock)
 
 
+@pytest.mark.slow
 def test_a_real_file_is_timed(tmp_path: Path) -> None:
     models.write_llama(tmp_path)
     session = LlamaSession(models.write_llama_gguf(tmp_path, tmp_path / "model.gguf"))

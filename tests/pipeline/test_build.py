@@ -117,6 +117,7 @@ def test_a_full_hit_imports_no_vendor_package(built: Path) -> None:
     assert not {"torch", "onnx", "onnxruntime", "onnxscript", "safetensors"} & set(loaded)
 
 
+@pytest.mark.slow
 def test_changing_one_line_of_the_model_rebuilds(built: Path) -> None:
     old = read_artifact(built / "build/raspberry-pi-4/onnx-fp32").manifest
     edit(built / "model.py", "x.mean((2, 3))", "x.amax((2, 3))")

@@ -72,6 +72,7 @@ def test_what_was_said_before_a_board_was_lost_stays(project: Path, runs: Path) 
     assert left.endswith("may stay on the board, and what runs out of it")
 
 
+@pytest.mark.slow
 def test_a_board_that_does_not_answer_leaves_the_others(project: Path, runs: Path) -> None:
     plan = boards.write_project(project, "off", "here")
     boards.write_python(runs.parent, {})
@@ -96,6 +97,7 @@ def test_what_one_artifact_does_to_its_run_leaves_the_others(project: Path, runs
     assert [boards.evidence_of(project, each) for each in boards.PRECISIONS] == [[], [TEST], [TEST]]
 
 
+@pytest.mark.slow
 def test_a_board_that_stops_answering_at_the_end_does_not_take_its_results(
     project: Path, runs: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_an_operator_that_no_one_knows_is_refused_by_name(tmp_path: Path) -> Non
         OrtRuntime().open(tmp_path / "odd.onnx")
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 def test_a_flipped_byte_loads_or_is_refused(file: Path, place: float, byte: int) -> None:

@@ -97,6 +97,7 @@ def report_of(loaded: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_nothing_of_the_vendors_reaches_stderr(loaded: subprocess.CompletedProcess[str]) -> None:
     assert report_of(loaded)["heard"] == []
     assert loaded.stderr == ""

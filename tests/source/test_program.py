@@ -369,6 +369,7 @@ def test_flipped_bytes_load_or_are_refused(
 JSON_VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(path=st.lists(st.integers(0, 30), min_size=1, max_size=9), value=JSON_VALUES)
 def test_any_value_anywhere_in_the_text_loads_or_is_refused(

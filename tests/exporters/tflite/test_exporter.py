@@ -186,6 +186,7 @@ def test_a_rule_that_finds_nothing_is_refused(net: Net8, target: Target, tmp_pat
         TfliteExporter().emit(net.lowered, None, recipe, target, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_module_that_computes_something_else_is_refused(tmp_path: Path) -> None:
     source = Source(load=lambda: model_of(Drifting()), read_probes=lambda: samples(2))
     with pytest.raises(ExportFailed, match="computes something else than the model"):
