@@ -112,6 +112,16 @@ class Role(StrEnum):
     PROGRAM = "program"
 
 
+class RewriteName(StrEnum):
+    """Rewrites of the float model that make integers hold; see `edgeship.calibration.equalize`."""
+
+    ROTATE = "rotate"
+    SMOOTHQUANT = "smoothquant"
+    CROSS_LAYER = "cross-layer"
+    HARD_SWISH = "hard-swish"
+    BIAS_CORRECTION = "bias-correction"
+
+
 class Place(StrEnum):
     """Where a fact was measured."""
 
