@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 import numpy as np
@@ -32,18 +32,29 @@ class Ranges:
         by_name: Of every tensor in which a finite number was seen.
         dead: Names of tensors that were 0 throughout: pruned away, or never activated.
         masks: Names of tensors that held sentinels: they are never quantized.
+        seen: Least and largest values of those that the policy cut; of the others `by_name` has
+            them.
     """
 
     by_name: Mapping[str, Range]
     dead: tuple[str, ...]
     masks: tuple[str, ...]
+    seen: Mapping[str, Range] = field(default_factory=dict)
+
+    @property
+    def unclipped(self) -> Mapping[str, Range]:
+        """What float16 has to hold, which saturates nowhere: least and largest values by name."""
+        return {**self.by_name, **self.seen}
 
 
 def solve_ranges(statistics: Statistics, policy: RangePolicy) -> Ranges:
     """Solve every tensor's range under `policy`; tensors without a finite value are left out."""
-    solved = {name: _solve(item, policy) for name, item in statistics.items() if not item.is_empty}
+    full = {name: item for name, item in statistics.items() if not item.is_empty}
+    solved = {name: _solve(item, policy) for name, item in full.items()}
+    seen = {name: Range(low=item.minimum, high=item.maximum) for name, item in full.items()}
     return Ranges(
         by_name=solved,
+        seen={name: item for name, item in seen.items() if item != solved[name]},
         dead=tuple(name for name, item in statistics.items() if _is_dead(item)),
         masks=tuple(name for name, item in statistics.items() if item.sentinels),
     )

@@ -48,7 +48,7 @@ def half_graph(proto: onnx.ModelProto, ranges: Ranges, ruled: Collection[str]) -
 
     Args:
         proto: A Graph; not modified.
-        ranges: Least and largest values of the tensors in `observed_tensors`, unclipped.
+        ranges: Of the tensors in `observed_tensors`; what a policy cuts off them counts here too.
         ruled: Names of the nodes that the recipe keeps in float32.
     """
     stays = float32_nodes(proto, ranges, ruled)
@@ -68,10 +68,10 @@ def half_graph(proto: onnx.ModelProto, ranges: Ranges, ruled: Collection[str]) -
 
 def output_rounding(proto: onnx.ModelProto, ranges: Ranges) -> dict[str, float]:
     """By name, how far an output in float16 arithmetic may be from that of another runtime."""
-    found = {}
+    found, ranges_by_name = {}, ranges.unclipped
     for value in proto.graph.output:
-        if value.name in ranges.by_name:
-            item = ranges.by_name[value.name]
+        if value.name in ranges_by_name:
+            item = ranges_by_name[value.name]
             absmax = max(-item.low, item.high)
             if absmax > 0:
                 found[value.name] = _ROUNDING * absmax

@@ -68,7 +68,7 @@ def float32_nodes(
 
     Args:
         proto: A Graph.
-        ranges: Least and largest values of the tensors in `observed_tensors`, unclipped.
+        ranges: Of the tensors in `observed_tensors`; what a policy cuts off them counts here too.
         ruled: Names of the nodes that the recipe keeps.
     """
     judge = _Judge(proto, ranges)
@@ -158,7 +158,7 @@ def _magnitudes(proto: onnx.ModelProto, ranges: Ranges) -> dict[str, float]:
 
     What only a Relu or Clip reads has that one's: beyond it, infinity clamps to the same value.
     """
-    found = {name: max(-item.low, item.high, 0.0) for name, item in ranges.by_name.items()}
+    found = {name: max(-item.low, item.high, 0.0) for name, item in ranges.unclipped.items()}
     for name, clamp in reversed(clamped_tensors(proto).items()):
         if clamp in found:
             found[name] = found[clamp]

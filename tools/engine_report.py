@@ -14,7 +14,7 @@ from edgeship.latency import Latency
 from edgeship.measurements import Failure
 from edgeship.vocabulary import Place, Rung
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 COMMAND: Final = "edgeship evidence import"
 RUNTIME: Final = "tensorrt"
 _OK: Final = "ok"
@@ -29,7 +29,9 @@ class EngineReport:
         artifact_id: Of the kit that the engines were built from.
         recommended: Name of the graph whose engine serves; None where none passed.
         reason: Why that one.
-        evidence: One for each graph, of place `device`, as the board says it.
+        evidence: One for each graph, as the board says it. Its place is `device` only where the
+            program found nothing that speaks against one; what another program than TensorRT did
+            in its place is a stand-in, which proves no engine.
     """
 
     artifact_id: str
@@ -42,7 +44,7 @@ def read_engine_report(file: Path) -> EngineReport:
     """Read what `build_engine.py` wrote on a board.
 
     Raises:
-        IntegrityRefused: No report of schema 1.
+        IntegrityRefused: No report of schema 2.
     """
     try:
         value = json.loads(file.read_bytes())
@@ -80,11 +82,15 @@ def _evidence(value: Mapping[str, Any], graph: Mapping[str, Any]) -> Evidence:
     }
     comparison = graph.get("comparison")
     cases = {case["case"] for case in comparison["comparisons"]} if comparison else set()
-    latency = _latency(value["settings"] or {}, graph)
+    doubts = {"emulated": board["emulated"], "instead": tensorrt["stand_in"]}
+    known |= doubts
+    is_stand_in = doubts["instead"] is not None
+    is_timed = not any(doubts.values())  # time that no device took is no latency
+    latency = _latency(value["settings"] or {}, graph) if is_timed else None
     return Evidence(
-        rung=_rung(graph, latency),
-        place=Place.DEVICE,
-        stand_in=False,
+        rung=Rung.EXPORTED if is_stand_in else _rung(graph, latency),
+        place=Place.DEVICE if doubts["emulated"] is None else Place.EMULATED,
+        stand_in=is_stand_in,
         where={key: str(item) for key, item in known.items() if item is not None},
         metrics={},
         samples=len(cases - {"all"}),

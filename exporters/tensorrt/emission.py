@@ -10,7 +10,7 @@ from edgeship.exporters.onnx_file import forecast_memory, write_stripped_file
 from edgeship.exporters.protocol import STAND_IN_NAME, Payload
 from edgeship.exporters.tensorrt.kit_file import KIT_NAME, graph_file, write_kit_file
 from edgeship.exporters.tensorrt.kit_graphs import KitGraphs, kit_graphs
-from edgeship.exporters.tensorrt.lints import lint_graph
+from edgeship.exporters.tensorrt.lints import RULES, lint_graph
 from edgeship.exporters.tensorrt.narrowing import is_narrowed, narrow_contract
 from edgeship.exporters.tensorrt.notes import kit_notes
 from edgeship.exporters.tensorrt.opset import ir_version_of
@@ -84,7 +84,11 @@ def write_kit(
 
 def _lint_notes(made: KitGraphs, facts: TensorRtFacts) -> Iterator[str]:
     """What TensorRT would refuse, misread or not fuse, as far as that can be known without it."""
+    table = "derived" if facts.is_derived else "exact"
     for graph in made.graphs:
         findings = lint_graph(graph.proto, facts, module_of_node)
-        yield f"{graph_file(graph)}: {len(findings)} findings of the lints of {facts.version}"
+        yield (
+            f"{graph_file(graph)}: {len(findings)} findings of the lints of {facts.version} "
+            f"({len(RULES)} rules, operator table {table})"
+        )
         yield from (f"{graph_file(graph)}: {finding}" for finding in findings)

@@ -27,7 +27,7 @@ class TensorRtExporter:
 
     tools = Tools(
         lower_version=2,
-        emit_version=1,
+        emit_version=2,
         packages=("torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy"),
         extra="onnx",
         stand_in=RUNTIME,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+import onnx
+
 from edgeship.exporters.tensorrt.kit_graphs import FP16, INT8
+from edgeship.exporters.tensorrt.tensor_types import tensor_types
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeship.contract import Contract
     from edgeship.exporters.tensorrt.kit_graphs import KitGraph, KitGraphs
+    from edgeship.exporters.tensorrt.tensor_types import TensorType
     from edgeship.targets import Target
     from edgeship.targets.tensorrt_facts import TensorRtFacts
 
@@ -61,7 +66,7 @@ def write_kit_file(
 
 
 def _graph_entry(graph: KitGraph, facts: TensorRtFacts) -> dict[str, object]:
-    """`float32_nodes` are the layers that a builder with weak types must keep in FP32."""
+    """`float32_nodes` are what a builder with weak types must keep in FP32: outputs by node."""
     is_weak = not facts.is_strongly_typed
     return {
         "name": graph.name,
@@ -72,5 +77,22 @@ def _graph_entry(graph: KitGraph, facts: TensorRtFacts) -> dict[str, object]:
             INT8: is_weak and graph.name == INT8,
             "strongly_typed": facts.is_strongly_typed,
         },
-        "float32_nodes": list(graph.float32_nodes),
+        "float32_nodes": _float32_outputs(graph),
     }
+
+
+def _float32_outputs(graph: KitGraph) -> dict[str, list[str | None]]:
+    """Outputs of each such node, None for one that is no float32: it keeps its type."""
+    if not graph.float32_nodes:
+        return {}
+    types = tensor_types(graph.proto)
+    outputs = {node.name: node.output for node in graph.proto.graph.node}
+    return {
+        name: [_if_float32(output, types) for output in outputs[name]]
+        for name in graph.float32_nodes
+    }
+
+
+def _if_float32(output: str, types: Mapping[str, TensorType]) -> str | None:
+    is_float32 = output in types and types[output].element == onnx.TensorProto.FLOAT
+    return output if is_float32 else None

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from edgeship.exporters.half_notes import stay_notes
+from edgeship.exporters.tensorrt.kit.layer_types import FIRST_API, FIRST_TRTEXEC
 from edgeship.exporters.tensorrt.kit_graphs import INT8
 from edgeship.source.graph import module_of_node
 
@@ -36,7 +37,7 @@ def kit_notes(
         yield "computed in FP16: overflow was judged from representative data"
         yield from stay_notes(proto, made.half)
     yield from _int8_notes(proto, made, facts)
-    yield from _float32_notes(made)
+    yield from _float32_notes(made, facts)
     if made.graph(INT8) is not None and ranges.dead:
         yield f"zero on all representative data: {', '.join(sorted(ranges.dead))}"
 
@@ -66,11 +67,21 @@ def _refusal_notes(proto: onnx.ModelProto, placed: Placement) -> Iterator[str]:
         yield f"not in INT8: {counted} ({reason}), the first is {place}"
 
 
-def _float32_notes(made: KitGraphs) -> Iterator[str]:
+def _float32_notes(made: KitGraphs, facts: TensorRtFacts) -> Iterator[str]:
     """Where a graph has no types, the builder has to keep what FP16 does not hold."""
     names = made.graphs[0].float32_nodes
-    if names:
+    if not names:
+        return
+    told = "build_engine.py has TensorRT obey that"
+    if facts.release < FIRST_API:
+        told = f"TensorRT {facts.version} cannot be told so, and build_engine.py refuses"
+    elif facts.release < FIRST_TRTEXEC:
+        told += f" through Python; trtexec {facts.version} cannot be told so, and is refused"
+    yield f"{len(names)} layers stay in FP32, from {names[0]} on (kit.json, float32_nodes): {told}"
+    int8 = made.graph(INT8)
+    left = set(names).difference(int8.float32_nodes) if int8 is not None else set()
+    if left:
         yield (
-            f"{len(names)} layers need FP32, from {names[0]} on (kit.json, float32_nodes); "
-            "build_engine.py does not tell TensorRT so yet: the golden pack shows what it costs"
+            f"{len(left)} of these are INT8 in int8.onnx, where TensorRT chooses the type of what "
+            "they give: the golden pack shows what that costs"
         )

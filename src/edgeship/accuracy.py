@@ -10,7 +10,7 @@ from edgeship.budget import Budget, Judgement, failed, passed, unmeasured
 from edgeship.errors import ExitCode
 from edgeship.evidence import Evidence, evidence_by_runtime, samples_on_boards
 from edgeship.intervals import wilson_interval
-from edgeship.vocabulary import Metric
+from edgeship.vocabulary import Format, Metric, Place
 
 DEFAULT_ACCURACY_DROP: Final = 0.01
 """DESIGN: without an accuracy budget a default gate holds: 1.0 pt of top-1."""
@@ -74,11 +74,26 @@ def judge_accuracy(
         yield from _judge_sample(evidence, budget, metric)
     for need in manifest.requires.any_of:
         if packages.get(need.runtime, need.runtime) not in measured:
-            detail = (
-                f"accuracy in {need.runtime} was not measured: it is not on this host "
-                "(`edgeship doctor` says how to get it)"
-            )
+            detail = f"accuracy in {need.runtime} was not measured: {_remedy(manifest)}"
             yield unmeasured("accuracy", detail, budget)
+
+
+def _remedy(manifest: Manifest) -> str:
+    """Why a runtime has not said anything of accuracy, and what to do about it.
+
+    Engines exist on boards alone: no host can measure in them.
+    """
+    if manifest.format is not Format.TENSORRT:
+        return "it is not on this host (`edgeship doctor` says how to get it)"
+    if any(item.place is Place.DEVICE and not item.stand_in for item in manifest.evidence):
+        return (
+            "what the board reported compares the golden pack alone; "
+            "`edgeship test --device NAME` runs evaluation data there"
+        )
+    return (
+        "an engine is built on the board alone; run the kit's build_engine.py there, and bring "
+        "its report back with `edgeship evidence import`"
+    )
 
 
 def judge_worst_class(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:

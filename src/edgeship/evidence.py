@@ -14,6 +14,8 @@ from edgeship.measurements import ClassShare, Failure, Rates, SpeedShare
 from edgeship.vocabulary import Metric, Place, Rung
 
 _CPU_INFO: Final = Path("/proc/cpuinfo")
+_SERVES: Final = "serves"
+_NO: Final = "no"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,15 @@ class Evidence:
         stand_in = ["stand-in"] if self.stand_in else []
         runtime = " ".join(self.where[key] for key in ("runtime", "version") if key in self.where)
         return ", ".join([str(self.place), *stand_in, runtime]).rstrip(", ")
+
+    @property
+    def serves(self) -> bool:
+        """False of an engine that the board itself set aside for another of the same artifact."""
+        return self.where.get(_SERVES) != _NO
+
+    def set_aside(self) -> Evidence:
+        """The same of an engine that does not serve."""
+        return replace(self, where={**self.where, _SERVES: _NO})
 
     def with_metrics(self, metrics: Mapping[Metric, float]) -> Evidence:
         """The same with other metrics."""

@@ -70,9 +70,9 @@ def judge_memory(manifest: Manifest, budget: Budget) -> Iterator[Judgement]:
 
 
 def judge_boards(found: Iterable[Evidence]) -> Iterator[Judgement]:
-    """What the last test on each board said, where it failed."""
+    """What the last test on each board said of what serves there, where it failed."""
     for evidence in found:
-        if evidence.failure is not None:
+        if evidence.failure is not None and evidence.serves:
             detail = f"{evidence.failure.detail} ({_source(evidence)})"
             yield failed("device", detail, ExitCode.DEVICE_MISMATCH)
 
@@ -83,13 +83,13 @@ def _timed_places(budget: Budget) -> tuple[Place, ...]:
 
 
 def _of_places(evidence: Iterable[Evidence], places: tuple[Place, ...]) -> list[Evidence]:
-    """The last one of each runtime at the place that is closest to a device."""
+    """The last one of each runtime that serves, at the place that is closest to a device."""
     best: dict[str, Evidence] = {}
     order = list(Place)
     for item in evidence:
         name = item.where.get("runtime", "")
         old = best.get(name)
-        if item.place not in places:
+        if item.place not in places or not item.serves:
             continue
         if old is None or order.index(item.place) >= order.index(old.place):
             best[name] = item

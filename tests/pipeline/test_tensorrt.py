@@ -72,17 +72,16 @@ def test_a_second_build_has_nothing_to_do(
     assert (project / KIT / "manifest.json").read_bytes() == before
 
 
-@pytest.mark.slow
-def test_what_the_board_reports_becomes_evidence_of_a_device(
-    project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file, kit = str(project / "edgeship.toml"), project / KIT
+@pytest.fixture(scope="module")
+def reported(kit_template: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of build_engine.py, with a stand-in for trtexec and another root than `/`."""
+    directory, kit = tmp_path_factory.mktemp("reported"), kit_template / KIT
     kits = SimpleNamespace(**run_path(str(KITS)))
-    machine = kits.write_machine(tmp_path / "machine", kit)
+    machine = kits.write_machine(directory / "machine", kit)
     done = subprocess.run(
         [
             *(sys.executable, str(kit / "build_engine.py"), str(kit)),
-            *(f"--cache={tmp_path / 'cache'}", f"--root={machine}", "--duration=1", "--repeats=2"),
+            *(f"--cache={directory / 'cache'}", f"--root={machine}", "--duration=1", "--repeats=2"),
         ],
         env={"PATH": f"{machine / 'bin'}:/usr/bin:/bin"},
         capture_output=True,
@@ -91,25 +90,95 @@ def test_what_the_board_reports_becomes_evidence_of_a_device(
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout.splitlines()[-1])["report"]
+    assert "nothing here is proven of a device" in done.stderr
+    assert "p95" not in done.stderr
+    value: dict[str, Any] = json.loads(
+        Path(json.loads(done.stdout.splitlines()[-1])["report"]).read_text()
+    )
+    return value
 
+
+def on_a_device(report: dict[str, Any]) -> dict[str, Any]:
+    """What a board with NVIDIA's TensorRT would have written."""
+    tensorrt = {**report["tensorrt"], "stand_in": None}
+    return {**report, "board": {**report["board"], "emulated": None}, "tensorrt": tensorrt}
+
+
+def written(report: dict[str, Any], directory: Path) -> str:
+    path = directory / "engine_report.json"
+    path.write_text(json.dumps(report))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_what_a_stand_in_reports_proves_no_engine(
+    project: Path, reported: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(project / "edgeship.toml")
+    report = written(reported, tmp_path)
+    assert main(["evidence", "import", report, "-p", file]) == 0
+    capsys.readouterr()
+    found = [item for item in manifest_of(project)["evidence"] if item["place"] != "host"]
+    assert [item["where"]["graph"] for item in found] == ["fp16", "int8"]
+    for item in found:
+        assert (item["place"], item["rung"], item["stand_in"]) == ("emulated", "exported", True)
+        assert "latency" not in item
+        assert "is no compiled program" in item["where"]["instead"]
+        assert "were read below" in item["where"]["emulated"]
+    assert main(["check", "-p", file]) == 0
+    story = capsys.readouterr().out
+    assert "step 4, device: jetson-orin-nano/tensorrt-kit: not run (an emulated board" in story
+    assert "step 3, engine: jetson-orin-nano/tensorrt-kit: not built here" in story
+
+
+@pytest.mark.slow
+def test_what_a_board_reports_becomes_evidence_of_a_device(
+    project: Path, reported: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(project / "edgeship.toml")
     _, value = run_json(capsys, "check", "-p", file)
     quantities = {item["quantity"]: item for item in value["artifacts"][0]["judgements"]}
     assert quantities["latency_p95"]["verdict"] == "unmeasured"
 
-    code, value = run_json(capsys, "evidence", "import", report, "-p", file)
+    report = on_a_device(reported)
+    path = written(report, tmp_path)
+    code, value = run_json(capsys, "evidence", "import", path, "-p", file)
     assert code == 0
     assert value["recommended"] == "int8"
     found = [item for item in manifest_of(project)["evidence"] if item["place"] == "device"]
     assert [item["where"]["graph"] for item in found] == ["fp16", "int8"]
     assert {item["where"]["runtime"] for item in found} == {"tensorrt"}
     assert all(item["stand_in"] is False for item in found)
-    run_json(capsys, "evidence", "import", report, "-p", file)  # takes the place of the first
+    run_json(capsys, "evidence", "import", path, "-p", file)  # takes the place of the first
     assert len(manifest_of(project)["evidence"]) == 3
 
-    other = json.loads(Path(report).read_text())
-    other["artifact_id"] = "0" * 64
-    (tmp_path / "other.json").write_text(json.dumps(other))
-    code, value = run_json(capsys, "evidence", "import", str(tmp_path / "other.json"), "-p", file)
+    code, value = run_json(
+        capsys,
+        "evidence",
+        "import",
+        written({**report, "artifact_id": "0" * 64}, tmp_path),
+        "-p",
+        file,
+    )
     assert code == 9
     assert "another build" in value["problems"][0]["what"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recommended", ["fp16", "int8"])
+def test_the_engine_that_serves_is_judged(
+    project: Path,
+    reported: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    recommended: str,
+) -> None:
+    file = str(project / "edgeship.toml")
+    report = {**on_a_device(reported), "recommended": recommended}
+    path = written(report, tmp_path)
+    code, value = run_json(capsys, "evidence", "import", path, "-p", file)
+    assert code == 0
+    latencies = {row["name"]: row["latency"]["p95_ms"] for row in report["graphs"]}
+    (judged,) = [item for item in value["judgements"] if item["quantity"] == "latency_p95"]
+    assert judged["verdict"] == "pass"
+    assert f"{latencies[recommended]:.3g}" in judged["detail"], (judged, latencies)

@@ -1,8 +1,11 @@
 """API build: one engine with TensorRT's Python package, in a process of its own."""
 
 import os
-from typing import Any, Dict, Optional
+import sys
+from typing import Any, Optional
 
+from edgeship.exporters.tensorrt.kit.kit_file import Flags
+from edgeship.exporters.tensorrt.kit.layer_types import keep_float32
 from edgeship.exporters.tensorrt.kit.stopped import Stopped, first_line
 from edgeship.exporters.tensorrt.kit.tensorrt_version import (
     Generation,
@@ -23,7 +26,7 @@ def build_engine(
     engine: str,
     timing_cache: str,
     workspace_mib: int,
-    flags: Dict[str, bool],
+    flags: Flags,
 ) -> None:
     """Write the engine of a graph, and the timing cache with what was learnt.
 
@@ -48,6 +51,9 @@ def build_engine(
         for name in ("fp16", "int8"):
             if flags[name]:
                 config.set_flag(getattr(trt.BuilderFlag, name.upper()))
+    if flags["float32_nodes"]:
+        kept = keep_float32(trt, network, config, flags["float32_nodes"])
+        sys.stdout.write(f"{kept} layers stay in FP32\n")  # to the log of the build
     _load_timing_cache(config, timing_cache)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -59,7 +65,7 @@ def build_engine(
         _write(timing_cache, learnt.serialize())
 
 
-def _network_flags(trt: TensorRt, generation: Generation, flags: Dict[str, bool]) -> int:
+def _network_flags(trt: TensorRt, generation: Generation, flags: Flags) -> int:
     """Bits of NetworkDefinitionCreationFlag, which has other members in each generation."""
     members = trt.NetworkDefinitionCreationFlag
     if generation.has_implicit_batch:

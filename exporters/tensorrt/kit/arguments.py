@@ -28,6 +28,9 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument("--trtexec", metavar="PATH", help="build and measure with this program")
     parser.add_argument("--rebuild", action="store_true", help="also what the cache has")
     parser.add_argument("--check", action="store_true", help="look at all, build nothing")
+    parser.add_argument(
+        "--reuse", action="store_true", help="keep the last choice where its engine still matches"
+    )
     parser.add_argument("--no-bench", action="store_true", help="compare, and do not measure")
     parser.add_argument(
         "--duration", type=_positive, default=10, metavar="S", help="of each round (%(default)s)"

@@ -41,12 +41,24 @@ def stopped_of(lines: List[str]) -> Optional[Stopped]:
 
 
 def _answer(root: str) -> Dict[str, Optional[str]]:
-    """Version of TensorRT's Python package, why there is none, and the GPU."""
-    version, problem = None, None
+    """Version of TensorRT's Python package, why there is none, its file if pure, and the GPU."""
+    version, problem, pure = None, None, None
     try:
-        version = str(importlib.import_module("tensorrt").__version__)
+        package = importlib.import_module("tensorrt")
+        version = str(package.__version__)
+        pure = None if _is_compiled() else str(getattr(package, "__file__", None))
     except ImportError as error:
         problem = first_line(str(error))
     except Exception as error:  # loaders of compiled packages raise anything
         problem = first_line(f"{type(error).__name__}: {error}")
-    return {"tensorrt": version, "problem": problem, "sm": compute_capability(root)}
+    sm = compute_capability(root)
+    return {"tensorrt": version, "problem": problem, "sm": sm, "pure": pure}
+
+
+def _is_compiled() -> bool:
+    """Whether a module of TensorRT's that was imported is a shared library.
+
+    In wheels it is one of `tensorrt_bindings`, in NVIDIA's Debian packages of `tensorrt`.
+    """
+    modules = [module for name, module in sys.modules.items() if name.startswith("tensorrt")]
+    return any(str(getattr(module, "__file__", "")).endswith(".so") for module in modules)

@@ -10,6 +10,27 @@ class Choice(NamedTuple):
     reason: str
 
 
+def kept_choice(last: Dict[str, Any], digests: Dict[str, str], *, with_times: bool) -> Choice:
+    """The choice of the last report, or of nothing where it is no longer good.
+
+    Args:
+        last: The report; {} where there is none.
+        digests: SHA-256 of each engine that serves and matches, by graph.
+        with_times: Whether a choice between several has to rest on measured times.
+    """
+    chosen = last.get("recommended")
+    rows = {row["name"]: row for row in last.get("graphs", [])}
+    is_same = all(
+        name in rows and rows[name]["outcome"] == "ok" and rows[name]["engine"]["sha256"] == digest
+        for name, digest in digests.items()
+    )
+    settings = last.get("settings") or {"outcome": "not measured"}
+    is_measured = settings.get("outcome") is None or len(rows) == 1
+    if chosen not in digests or not is_same or (with_times and not is_measured):
+        return Choice(None, "nothing is kept")
+    return Choice(chosen, str(last["reason"]))
+
+
 def choose_engine(medians_ms: Dict[str, List[float]], passed: List[str]) -> Choice:
     """INT8 only where it was faster than FP16 in every round: FP16 is the more accurate.
 

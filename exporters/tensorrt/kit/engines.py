@@ -102,6 +102,24 @@ class Store:
         require_whole(path, record)
         return record
 
+    def engine(self, graph: Graph) -> Optional[str]:
+        """File of the engine that serves, below the cache; None where none does."""
+        try:
+            record = self.published(graph)
+        except Stopped:
+            return None
+        if record is None:
+            return None
+        return "{}/{}".format(os.path.basename(self.directory), record["file"])
+
+    def last_report(self) -> Dict[str, Any]:
+        """What the last run reported; {} where nothing that can be read."""
+        try:
+            with open(self.path(REPORT_NAME), encoding="utf-8") as file:
+                return dict(json.load(file))
+        except _UNREADABLE:
+            return {}
+
     def publish(self, graph: Graph) -> None:
         """Let the candidate serve from now on; the one before goes."""
         os.replace(self.candidate_path(graph), self.record_path(graph))

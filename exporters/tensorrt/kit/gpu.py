@@ -1,7 +1,13 @@
-"""GPU: its compute capability, from CUDA's runtime or from the device tree."""
+"""GPU: its compute capability and its memory, from CUDA's runtime or from the device tree.
+
+As a program it writes how much of the GPU's own memory is free: CUDA keeps a share of both
+memories for as long as a process lives that asked it.
+"""
 
 import ctypes
+import glob
 import os
+import sys
 from typing import Callable, List, Optional
 
 _LIBRARIES = (
@@ -13,8 +19,12 @@ _LIBRARIES = (
     "/usr/local/cuda/lib64/libcudart.so",
 )
 """Of CUDA 10.2, 11, 12 and 13: what JetPack 4 to 7 have."""
+_WHEELS = os.path.join("nvidia", "*", "lib", "libcudart.so.*")
+"""Where NVIDIA's wheels put it, which those of TensorRT need (nvidia-cuda-runtime 12 and 13)."""
 _MAJOR, _MINOR = 75, 76
 """cudaDevAttrComputeCapabilityMajor and Minor (driver_types.h)."""
+_INTEGRATED = 18
+"""cudaDevAttrIntegrated: the GPU has the memory of the system, as a Jetson's."""
 _SM = {
     "nvidia,tegra210": "5.3",
     "nvidia,tegra186": "6.2",
@@ -32,25 +42,56 @@ def compute_capability(
     return _from_cuda(load) or sm_from_compatible(_compatible(root))
 
 
+def own_free_bytes(load: Callable[[str], "ctypes.CDLL"] = ctypes.CDLL) -> Optional[int]:
+    """What is free of the first GPU's memory; None where it has none of its own, or no CUDA."""
+    library = _runtime(load)
+    if library is None or _attribute(library, _INTEGRATED) != 0:
+        return None
+    free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+    if library.cudaMemGetInfo(ctypes.byref(free), ctypes.byref(total)) != 0:
+        return None
+    return free.value
+
+
+def is_tegra(root: str = "/") -> bool:
+    """Whether the device tree names a SoC of NVIDIA's, whose GPU has the system's memory."""
+    return sm_from_compatible(_compatible(root)) is not None
+
+
 def sm_from_compatible(compatible: List[str]) -> Optional[str]:
     """Of the SoC, which comes last in a device tree's list."""
     return next((_SM[name] for name in reversed(compatible) if name in _SM), None)
 
 
 def _from_cuda(load: Callable[[str], "ctypes.CDLL"]) -> Optional[str]:
-    for name in _LIBRARIES:
+    library = _runtime(load)
+    if library is None:
+        return None
+    major, minor = (_attribute(library, number) for number in (_MAJOR, _MINOR))
+    return None if major is None or minor is None else f"{major}.{minor}"
+
+
+def _runtime(load: Callable[[str], "ctypes.CDLL"]) -> Optional["ctypes.CDLL"]:
+    """CUDA's runtime: of the system, else of a wheel."""
+    wheels = [path for folder in sys.path for path in sorted(glob.glob(_pattern(folder)))]
+    for name in [*_LIBRARIES, *wheels]:
         try:
-            library = load(name)
+            return load(name)
         except OSError:
             continue
-        parts = []
-        for attribute in (_MAJOR, _MINOR):
-            value = ctypes.c_int(0)
-            if library.cudaDeviceGetAttribute(ctypes.byref(value), attribute, 0) != 0:
-                return None
-            parts.append(str(value.value))
-        return ".".join(parts)
     return None
+
+
+def _pattern(folder: str) -> str:
+    return os.path.join(glob.escape(folder), _WHEELS)
+
+
+def _attribute(library: "ctypes.CDLL", number: int) -> Optional[int]:
+    """An attribute of the first GPU; None where CUDA does not say it."""
+    value = ctypes.c_int(0)
+    if library.cudaDeviceGetAttribute(ctypes.byref(value), number, 0) != 0:
+        return None
+    return value.value
 
 
 def _compatible(root: str) -> List[str]:
@@ -59,3 +100,7 @@ def _compatible(root: str) -> List[str]:
             return [name.decode("ascii", "replace") for name in file.read().split(b"\0") if name]
     except OSError:
         return []
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(own_free_bytes()))

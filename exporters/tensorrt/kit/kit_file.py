@@ -20,6 +20,11 @@ _MOST_SHARE = 0.25
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
+Flags = Dict[str, Any]
+"""What a TensorRT has to be told of a graph: "fp16", "int8", "strongly_typed", which are booleans,
+and "float32_nodes", the `Nodes` of layer_types.py."""
+
+
 class Graph(NamedTuple):
     """One ONNX file to build an engine from.
 
@@ -27,14 +32,14 @@ class Graph(NamedTuple):
         name: "fp16" or "int8".
         path: Of the file.
         precision: What the engine is for.
-        flags: "fp16", "int8", "strongly_typed": what its TensorRT has to be told.
+        flags: What its TensorRT has to be told.
         sha256: Of the file.
     """
 
     name: str
     path: str
     precision: str
-    flags: Dict[str, bool]
+    flags: Flags
     sha256: str
 
 
@@ -125,11 +130,15 @@ def _kit(
 
 
 def _graph(directory: str, entry: Dict[str, Any], digests: Dict[str, str]) -> Graph:
+    flags: Flags = {name: bool(entry["flags"][name]) for name in ("fp16", "int8", "strongly_typed")}
+    flags["float32_nodes"] = {
+        str(name): list(outputs) for name, outputs in entry["float32_nodes"].items()
+    }
     return Graph(
         name=str(entry["name"]),
         path=os.path.join(directory, entry["file"]),
         precision=str(entry["precision"]),
-        flags={name: bool(entry["flags"][name]) for name in ("fp16", "int8", "strongly_typed")},
+        flags=flags,
         sha256=digests[entry["file"]],
     )
 

@@ -1,11 +1,17 @@
 """Memory: what is free, what TensorRT may take of it, and whether a death was for want of it."""
 
+import inspect
 import os
-from typing import List, NamedTuple, Optional, Tuple
+import subprocess
+import sys
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
+from edgeship.exporters.tensorrt.kit import gpu
 from edgeship.exporters.tensorrt.kit.stopped import Stopped
 
 _MIB = 1 << 20
+_ASK_S = 180.0
+"""A choice: loading CUDA takes seconds, on a machine without its driver's daemon many."""
 _LEAST_WORKSPACE_MIB = 16
 """A choice: with less, TensorRT leaves out tactics that any convolution has (its own default was
 16 MiB up to 8.3)."""
@@ -60,20 +66,52 @@ def says_out_of_memory(line: str) -> bool:
     return any(word in line for word in _WORDS) and not any(tag in line for tag in _NOT_FATAL)
 
 
-def workspace_mib(available: Optional[int], share: float, asked_mib: Optional[int]) -> int:
+def gpu_bytes() -> Optional[int]:
+    """What is free of a GPU's own memory, from a process that ends at once; None of a Jetson's."""
+    if gpu.is_tegra():
+        return None
+    command = [sys.executable, "-c", inspect.getsource(gpu)]
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=_ASK_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return int(done.stdout) if done.stdout.isdigit() else None
+
+
+def workspace_mib(
+    available: Optional[int],
+    share: float,
+    asked_mib: Optional[int],
+    own: Callable[[], Optional[int]] = gpu_bytes,
+) -> int:
     """MiB for TensorRT's workspace: what was asked, at most `share` of what is free.
+
+    Args:
+        available: Free bytes of the system.
+        share: From 0 to 1.
+        asked_mib: None leaves it to the share.
+        own: Asks for the free bytes of a GPU that has its own memory: there the workspace is.
 
     Raises:
         Stopped: "out-of-memory": that is too little to build anything.
     """
+    of_gpu = own()
+    where = "" if of_gpu is None else " of the GPU's own memory"
+    available = available if of_gpu is None else of_gpu
     if available is None:
         return asked_mib or _LEAST_WORKSPACE_MIB
     most = int(available * share) // _MIB
     if most < _LEAST_WORKSPACE_MIB:
         message = (
-            "{} MiB are free: a workspace of {} MiB takes at least {} MiB; "
-            "end other programs or the desktop, or add swap".format(
-                available // _MIB, _LEAST_WORKSPACE_MIB, int(_LEAST_WORKSPACE_MIB / share)
+            "{} MiB{} are free: a workspace of {} MiB takes at least {} MiB; "
+            "end other programs or the desktop{}".format(
+                available // _MIB,
+                where,
+                _LEAST_WORKSPACE_MIB,
+                int(_LEAST_WORKSPACE_MIB / share),
+                "" if where else ", or add swap",
             )
         )
         raise Stopped("out-of-memory", message)

@@ -14,7 +14,7 @@ from edgeship.exporters.tensorrt.kit.tensorrt_version import spelled
 from edgeship.exporters.tensorrt.kit.toolchain import Toolchain
 from edgeship.exporters.tensorrt.kit.trtexec import Settings
 
-_SCHEMA = 1
+_SCHEMA = 2
 
 
 class Report:
@@ -25,12 +25,15 @@ class Report:
         medians_ms: Of each round, by graph.
     """
 
-    def __init__(self, kit: Kit, toolchain: Toolchain, workspace_mib: int) -> None:
+    def __init__(
+        self, kit: Kit, toolchain: Toolchain, workspace_mib: int, emulation: Optional[str]
+    ) -> None:
         self.failures: List[Stopped] = []
         self.medians_ms: Dict[str, List[float]] = {}
         self._kit = kit
         self._toolchain = toolchain
         self._workspace_mib = workspace_mib
+        self._emulation = emulation
         self._graphs: Dict[str, Dict[str, Any]] = {}
         self._settings: Dict[str, Any] = {}
 
@@ -47,6 +50,12 @@ class Report:
                 "comparisons": found.comparisons,
             },
         )
+
+    @property
+    def digests(self) -> Dict[str, str]:
+        """SHA-256 of the engines that match, by graph."""
+        found = {name: row for name, row in self._graphs.items() if row["outcome"] == "ok"}
+        return {name: row["engine"]["sha256"] for name, row in found.items()}
 
     def add_failure(self, graph: Graph, stopped: Stopped) -> None:
         """A graph without a good engine."""
@@ -85,11 +94,12 @@ class Report:
             "at": at,
             "artifact_id": self._kit.artifact_id,
             "target": self._kit.target,
-            "board": _board(),
+            "board": dict(_board(), emulated=self._emulation),
             "tensorrt": {
                 "version": spelled(self._toolchain.version),
                 "sm": self._toolchain.sm,
                 "way": self._toolchain.way,
+                "stand_in": self._toolchain.stand_in,
                 "trtexec": self._toolchain.trtexec,
                 "trtexec_sha256": _digest(self._toolchain),
             },

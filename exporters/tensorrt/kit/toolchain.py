@@ -21,6 +21,8 @@ _ASK_S = 180.0
 """A choice: loading TensorRT's and CUDA's libraries takes seconds, from an SD card many."""
 _USUAL = "/usr/src/tensorrt/bin/trtexec"
 """Where NVIDIA's Debian packages put it."""
+_ELF = b"\x7fELF"
+"""elf(5)."""
 ANSWER = "edgeship-answer: "
 """Begins the line of the child that `ask` of `child.py` writes."""
 
@@ -33,12 +35,15 @@ class Toolchain(NamedTuple):
         has_python: The Python package is there in that version.
         trtexec: Path of the program in that version; None where there is none.
         sm: Of the GPU; None where nobody says it.
+        stand_in: Why what is here cannot be NVIDIA's TensorRT; None where nothing speaks against
+            it.
     """
 
     version: Numbers
     has_python: bool
     trtexec: Optional[str]
     sm: Optional[str]
+    stand_in: Optional[str] = None
 
     @property
     def way(self) -> str:
@@ -79,7 +84,7 @@ def find_toolchain(kit: Kit, child: List[str], *, trtexec: Optional[str], root: 
                 sm=found["sm"],
             )
             _require_gpu(kit, toolchain)
-            return toolchain
+            return toolchain._replace(stand_in=_stand_in(toolchain, found["pure"]))
     message = "this kit is for TensorRT {}.x, and here is {}: build the target's row for it"
     there = " and ".join(spelled(version) for version in candidates)
     raise Stopped("incompatible", message.format(kit.accepts, there))
@@ -94,6 +99,23 @@ def _require_gpu(kit: Kit, toolchain: Toolchain) -> None:
         raise Stopped("incompatible", message.format(kit.sm, kit.target, toolchain.sm))
 
 
+def _stand_in(toolchain: Toolchain, pure: Optional[str]) -> Optional[str]:
+    """NVIDIA's are compiled: a script may run anything, and what it tells is not TensorRT's."""
+    if toolchain.has_python and pure is not None:
+        return f"the package tensorrt has nothing compiled ({pure})"
+    if toolchain.trtexec is not None and not _is_elf(toolchain.trtexec):
+        return f"{toolchain.trtexec} is no compiled program: give NVIDIA's own with --trtexec"
+    return None
+
+
+def _is_elf(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_ELF)) == _ELF
+    except OSError:
+        return False
+
+
 def _ask(child: List[str], root: str) -> Dict[str, Optional[str]]:
     """TensorRT's Python package and the GPU, from a process that may die of them."""
     ended = run_process([*child, "ask", root], _ASK_S)
@@ -102,7 +124,8 @@ def _ask(child: List[str], root: str) -> Dict[str, Optional[str]]:
             answer: Dict[str, Optional[str]] = json.loads(line[len(ANSWER) :])
             return answer
     said = first_line("\n".join(ended.lines[-1:])) if ended.lines else f"status {ended.status}"
-    return {"tensorrt": None, "problem": f"asking for it ended with: {said}", "sm": None}
+    problem = f"asking for it ended with: {said}"
+    return {"tensorrt": None, "problem": problem, "sm": None, "pure": None}
 
 
 def _version_of(program: str) -> Optional[Numbers]:

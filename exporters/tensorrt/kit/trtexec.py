@@ -8,6 +8,8 @@ the opposite, so that they have to be said there, and cannot be before.
 
 from typing import Dict, List, NamedTuple
 
+from edgeship.exporters.tensorrt.kit.kit_file import Flags
+from edgeship.exporters.tensorrt.kit.layer_types import layer_options
 from edgeship.exporters.tensorrt.kit.stopped import Stopped
 from edgeship.exporters.tensorrt.kit.tensorrt_version import Numbers, generation_of, spelled
 
@@ -33,12 +35,13 @@ def build_command(
     engine: str,
     timing_cache: str,
     workspace_mib: int,
-    flags: Dict[str, bool],
+    flags: Flags,
 ) -> List[str]:
     """Build an engine and measure nothing.
 
     Raises:
-        Stopped: "incompatible": this version has no way to build such a graph.
+        Stopped: "incompatible": this version has no way to build such a graph; "refused": it
+            cannot be told of the layers that stay in FP32.
     """
     generation = generation_of(version)
     command = [program, "--onnx=" + onnx, "--saveEngine=" + engine]
@@ -48,11 +51,12 @@ def build_command(
     else:
         command.append(f"--memPoolSize=workspace:{workspace_mib}M")
     command += precision_options(version, flags)
+    command += layer_options(version, flags["float32_nodes"])
     command.append(generation.build_only)
     return command
 
 
-def precision_options(version: Numbers, flags: Dict[str, bool]) -> List[str]:
+def precision_options(version: Numbers, flags: Flags) -> List[str]:
     """What a version is told of the types; raises Stopped, "incompatible"."""
     generation = generation_of(version)
     if flags["strongly_typed"]:

@@ -6,8 +6,9 @@ from typing import Any, Dict, List, Optional
 
 from edgeship.exporters.tensorrt.kit import memory
 from edgeship.exporters.tensorrt.kit.build import build_candidate, now, require_buildable
-from edgeship.exporters.tensorrt.kit.choice import Choice, choose_engine
+from edgeship.exporters.tensorrt.kit.choice import Choice, choose_engine, kept_choice
 from edgeship.exporters.tensorrt.kit.compare import compare_engine
+from edgeship.exporters.tensorrt.kit.emulation import emulation_of
 from edgeship.exporters.tensorrt.kit.engines import REPORT_NAME, Record, Store, write_json
 from edgeship.exporters.tensorrt.kit.events import Events
 from edgeship.exporters.tensorrt.kit.kit_file import Graph, Kit, read_kit
@@ -22,6 +23,7 @@ _WARM_UP_MS = 2000
 _ITERATIONS = 100
 """Warm up for 2 s at least, as NVIDIA's guide to performance measurements asks; a p99 needs 100."""
 _COMPARE_S = 1800.0
+_LATENCY = "{}: p50 {p50_ms:.3f}, p90 {p90_ms:.3f}, p95 {p95_ms:.3f}, p99 {p99_ms:.3f} ms"
 
 
 class Work:
@@ -31,6 +33,7 @@ class Work:
         self._options = options
         self._child = child
         self._events = events
+        self._emulation = emulation_of(options.root)
 
     def run(self) -> Dict[str, Any]:
         """Values of the last event; raises Stopped where nothing could be begun."""
@@ -51,11 +54,17 @@ class Work:
         if options.check:
             return self._check(graphs, store)
         with store.lock():
-            report = Report(kit, toolchain, workspace)
+            report = Report(kit, toolchain, workspace, self._emulation)
             passed = [g for g in graphs if self._serve(kit, g, toolchain, store, workspace, report)]
+            if options.reuse and len(passed) == len(graphs):
+                kept = kept_choice(
+                    store.last_report(), report.digests, with_times=not options.no_bench
+                )
+                if kept.graph is not None:
+                    return self._keep(kept, passed, store)
             self._measure(kit, passed, toolchain, store, report)
             choice = choose_engine(report.medians_ms, [graph.name for graph in passed])
-            return self._end(report, choice, store)
+            return self._end(report, choice, passed, store)
 
     def _workspace(self, kit: Kit) -> int:
         available = memory.available_bytes(self._options.root)
@@ -81,11 +90,16 @@ class Work:
             sm=toolchain.sm,
             way=toolchain.way,
             trtexec=toolchain.trtexec,
+            emulated=self._emulation,
+            stand_in=toolchain.stand_in,
         )
         self._events.tell(
             f"{kit.target}: TensorRT {version} ({toolchain.way}), SM {toolchain.sm}, "
             f"workspace {workspace} MiB"
         )
+        for doubt in (self._emulation, toolchain.stand_in):
+            if doubt is not None:
+                self._events.tell(f"nothing here is proven of a device, no latency: {doubt}")
 
     def _check(self, graphs: List[Graph], store: Store) -> Dict[str, Any]:
         """Say of each graph whether a good engine is there; the first bad one is the outcome."""
@@ -99,7 +113,15 @@ class Work:
             self._events.tell(f"{graph.name}: {state}")
         if bad is not None:
             raise bad
-        return {"outcome": "ok", "message": None, "report": None, "recommended": None}
+        chosen = store.last_report().get("recommended")
+        engines = [store.engine(graph) for graph in graphs if graph.name == chosen]
+        return {
+            "outcome": "ok",
+            "message": None,
+            "report": None,
+            "recommended": chosen if any(engines) else None,
+            "engine": engines[0] if engines else None,
+        }
 
     def _serve(
         self,
@@ -205,10 +227,22 @@ class Work:
         for name, values in found.items():
             report.add_measurement(name, values)
             self._events.say("latency", graph=name, **values["latency"])
-            text = "{}: p50 {p50_ms:.3f}, p90 {p90_ms:.3f}, p95 {p95_ms:.3f}, p99 {p99_ms:.3f} ms"
-            self._events.tell(text.format(name, **values["latency"]))
+            if self._emulation is None and toolchain.stand_in is None:
+                self._events.tell(_LATENCY.format(name, **values["latency"]))
 
-    def _end(self, report: "Report", choice: Choice, store: Store) -> Dict[str, Any]:
+    def _keep(self, kept: Choice, passed: List[Graph], store: Store) -> Dict[str, Any]:
+        self._events.tell(f"use {kept.graph}, as before: {kept.reason}")
+        return {
+            "outcome": "ok",
+            "message": None,
+            "report": store.path(REPORT_NAME),
+            "recommended": kept.graph,
+            "engine": _engine_of(kept, passed, store),
+        }
+
+    def _end(
+        self, report: "Report", choice: Choice, passed: List[Graph], store: Store
+    ) -> Dict[str, Any]:
         path = store.path(REPORT_NAME)
         write_json(path, report.to_json(choice, at=now()))
         self._events.say("recommend", graph=choice.graph, reason=choice.reason)
@@ -219,4 +253,10 @@ class Work:
             "message": failures[0].message if failures else None,
             "report": path,
             "recommended": choice.graph,
+            "engine": _engine_of(choice, passed, store),
         }
+
+
+def _engine_of(choice: Choice, passed: List[Graph], store: Store) -> Optional[str]:
+    """File of the chosen engine, below the cache."""
+    return next((store.engine(graph) for graph in passed if graph.name == choice.graph), None)

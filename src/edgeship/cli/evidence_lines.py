@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
+from edgeship.artifact import Manifest
 from edgeship.evaluate.rates import rates_line
 from edgeship.evaluate.speed import speed_line
 from edgeship.evidence import Evidence
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.quantities import text_from_bytes
-from edgeship.vocabulary import Metric, Place
+from edgeship.vocabulary import Format, Metric, Place, Rung
+
+_LINTED: Final = "findings of the lints"
+"""In a note of a kit, for each of its graphs."""
 
 
 def host_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
@@ -48,6 +53,11 @@ def board_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
     if evidence.place is Place.HOST:
         return
     origin = f"{evidence.origin}, {evidence.where.get('device', 'a board')}"
+    if "graph" in evidence.where:
+        use = "" if evidence.serves else ", not the engine that serves there"
+        origin += f", {evidence.where['graph']}{use}"
+    if evidence.failure is not None and not evidence.serves:
+        yield f"not judged: {item.name}: {evidence.failure.detail} ({origin})"
     metrics, memory, latency, work = (
         evidence.metrics,
         evidence.memory,
@@ -72,3 +82,40 @@ def board_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
             f"work: {item.name}: {work.instructions / 1e6:.2f} million instructions an inference, "
             f"no latency ({origin}, {work.cpu})"
         )
+
+
+def kit_lines(item: PlannedArtifact, manifest: Manifest) -> Iterator[str]:
+    """How far a kit was proven, step by step; nothing for other artifacts."""
+    if manifest.format is not Format.TENSORRT:
+        return
+    linted = "; ".join(note for note in manifest.notes if _LINTED in note)
+    yield f"step 1, lints: {item.name}: {linted or 'not run'}"
+    stand_ins = [one for one in manifest.evidence if one.stand_in and one.place is Place.HOST]
+    lifted = "; ".join(_stand_in(one) for one in stand_ins)
+    yield f"step 2, stand-in: {item.name}: {lifted or 'not run'}"
+    boards = [one for one in manifest.evidence if one.place is not Place.HOST]
+    devices = [one for one in boards if one.place is Place.DEVICE and not one.stand_in]
+    ran = [one for one in devices if one.rung is not Rung.EXPORTED]
+    built = ", ".join(dict.fromkeys(one.where.get("device", "a board") for one in ran))
+    where = f"as reported, on {built}" if built else "by build_engine.py, on the board"
+    yield f"step 3, engine: {item.name}: not built here; {where}"
+    found = "; ".join(map(_device, devices)) or "not run"
+    others = "" if len(boards) == len(devices) else " (an emulated board or a stand-in is none)"
+    yield f"step 4, device: {item.name}: {found}{others}"
+
+
+def _stand_in(evidence: Evidence) -> str:
+    """What accuracy was found in it."""
+    named = ", ".join(f"{metric} {value:.4f}" for metric, value in evidence.metrics.items())
+    runtime = f"{evidence.where.get('runtime', '?')} {evidence.where.get('version', '')}".rstrip()
+    return f"{named} ({evidence.samples} samples, {runtime})"
+
+
+def _device(evidence: Evidence) -> str:
+    """How far an engine got, on what and when."""
+    where = evidence.where
+    use = "" if evidence.serves else ", set aside"
+    engine = f"{where['graph']}{use}: " if "graph" in where else ""
+    version = f"TensorRT {where.get('version', '?')}"
+    state = evidence.rung if evidence.failure is None else evidence.failure.outcome
+    return f"{engine}{state} on {where.get('device', 'a board')}, {version}, {evidence.at}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edgeship.budget import worst_exit_code, worst_verdict
-from edgeship.cli.evidence_lines import board_lines, host_lines
+from edgeship.cli.evidence_lines import board_lines, host_lines, kit_lines
 from edgeship.errors import EdgeshipError, ExitCode, Problem
 from edgeship.evidence import Evidence, evidence_by_runtime
 from edgeship.pipeline.outcome import Outcome
@@ -232,6 +232,7 @@ def _outcome_lines(outcome: Outcome) -> Iterator[str]:
             yield from host_lines(outcome.item, evidence)
         for evidence in found:
             yield from board_lines(outcome.item, evidence)
+        yield from kit_lines(outcome.item, outcome.artifact.manifest)
         for note in outcome.artifact.manifest.notes:
             yield f"note: {outcome.item.name}: {note}"
 

@@ -32,7 +32,8 @@ class Imported:
 def import_report(plan: Plan, file: Path, story: Story) -> Imported:
     """Keep what a board reported in its artifact's manifest; only whose it is can be checked.
 
-    A report takes the place of what the same board reported of the same graph before.
+    A report takes the place of what the same board reported of the same graph before. Of its
+    engines the one that serves there is judged; the others are kept, and shown.
 
     Args:
         plan: Of the project.
@@ -49,6 +50,8 @@ def import_report(plan: Plan, file: Path, story: Story) -> Imported:
         artifact = built.artifact
         for evidence in report.evidence:
             own = replace(evidence, data_sha256=ways.data.probes_sha256)
+            if report.recommended not in (None, evidence.where["graph"]):
+                own = own.set_aside()
             artifact = keep_evidence(artifact, own)
         judgements = judge(plan.project, built.item, artifact)
     return Imported(item=built.item, report=report, judgements=judgements)

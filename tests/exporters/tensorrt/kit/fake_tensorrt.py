@@ -1,7 +1,8 @@
 """A `tensorrt` made from a dump of signatures: takes what the real one declares, and nothing else.
 
 What it gives back has the declared type and no meaning, unless `answers` says it:
-{"Class.member": value, or a function of self and the arguments}.
+{"Class.member": value, or a function of self and the arguments}; "Class.member=" is told what is
+written to a property.
 """
 
 # ruff: noqa: ANN401, EM102 - it stands in for a module without types
@@ -166,10 +167,12 @@ class _Maker:
         def get(this: Any) -> Any:
             return self._answer(key, kind, this, ())
 
-        def put(_this: Any, value: Any) -> None:
+        def put(this: Any, value: Any) -> None:
             if not self._fits(value, kind):
                 raise TypeError(f"{key}: {value!r} is no {kind}")
             self._module.calls.append((key, (value,)))
+            if f"{key}=" in self._answers:
+                self._answers[f"{key}="](this, value)
 
         return property(get, put if described["writable"] else None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def write_kit(
     has_int8: bool = True,
     is_strongly_typed: bool = False,
     memory_bytes: int | None = None,
+    float32_nodes: Mapping[str, Sequence[str | None]] | None = None,
 ) -> Path:
     """A kit for a version of TensorRT and a GPU."""
     directory.mkdir(parents=True)
@@ -99,6 +100,7 @@ def write_kit(
         weak = {"fp16": True, "int8": name == "int8", "strongly_typed": False}
         flags = typed if is_strongly_typed else weak
         entry = {"name": name, "file": f"{name}.onnx", "precision": name, "flags": flags}
+        entry["float32_nodes"] = dict(float32_nodes or {})
         graphs.append(entry)
     described = {
         "schema": 1,

@@ -13,9 +13,11 @@ from edgeship.exporters.tensorrt.kit.stopped import Stopped
 
 DATA = Path(__file__).parent / "data"
 DUMPS = sorted(path.stem.removeprefix("tensorrt_") for path in DATA.glob("tensorrt_*.json"))
-FP16 = {"fp16": True, "int8": False, "strongly_typed": False}
-INT8 = {"fp16": True, "int8": True, "strongly_typed": False}
-TYPED = {"fp16": False, "int8": False, "strongly_typed": True}
+Flags = dict[str, Any]
+FP16: Flags = {"fp16": True, "int8": False, "strongly_typed": False, "float32_nodes": {}}
+INT8 = FP16 | {"int8": True}
+TYPED = FP16 | {"fp16": False, "strongly_typed": True}
+KEPT = FP16 | {"float32_nodes": {"n_big": ["big"], "n_gemm": ["sum"], "n_top": ["values", None]}}
 
 Make = Callable[..., Any]
 
@@ -34,10 +36,10 @@ def make(fake_tensorrt: SimpleNamespace) -> Make:
 
 
 @pytest.fixture
-def request_for(tmp_path: Path) -> Callable[[dict[str, bool]], dict[str, Any]]:
+def request_for(tmp_path: Path) -> Callable[[Flags], dict[str, Any]]:
     (tmp_path / "graph.onnx").write_bytes(b"a graph")
 
-    def made(flags: dict[str, bool]) -> dict[str, Any]:
+    def made(flags: Flags) -> dict[str, Any]:
         return {
             "onnx": str(tmp_path / "graph.onnx"),
             "engine": str(tmp_path / "graph.plan"),
@@ -56,7 +58,7 @@ def test_there_are_twelve_dumps() -> None:
 @pytest.mark.parametrize("dump", DUMPS)
 @pytest.mark.parametrize("flags", [FP16, INT8, TYPED], ids=["fp16", "int8", "typed"])
 def test_every_version_takes_the_calls_or_the_kit_refuses_first(
-    make: Make, request_for: Make, dump: str, flags: dict[str, bool]
+    make: Make, request_for: Make, dump: str, flags: Flags
 ) -> None:
     trt = make(dump)
     request = request_for(flags)
@@ -82,7 +84,7 @@ def test_every_version_takes_the_calls_or_the_kit_refuses_first(
         assert [(pool.name, size) for pool, size in limits] == [("WORKSPACE", 512 << 20)]
 
 
-def network_flags(dump: str, flags: dict[str, bool]) -> int:
+def network_flags(dump: str, flags: Flags) -> int:
     """EXPLICIT_BATCH is bit 0 of 8.x, STRONGLY_TYPED bit 1 of 10.x; 11 has one kind of network."""
     if major(dump) == 8:
         return 1
@@ -96,6 +98,91 @@ def test_what_older_versions_are_asked_for_is_left_in_8_6(
     request = request_for(INT8)
     build_engine(make("8.6.1", version=version), **request)
     assert Path(request["engine"]).exists()
+
+
+class Layers:
+    """Of a network as TensorRT's parser leaves it; by name, their outputs and types."""
+
+    def __init__(self, outputs: dict[str, dict[str, str]]) -> None:
+        self._outputs = outputs
+        self.told: list[tuple[str, str, str]] = []
+        self.module: Any = None
+
+    def answers(self) -> dict[str, Any]:
+        """For the fake."""
+
+        def result(layer: Any, place: int) -> Any:
+            tensor = layer.module.ITensor.__new__(layer.module.ITensor)
+            name, kind = list(self._outputs[layer.tag].items())[place]
+            vars(tensor).update(tag=name, kind=getattr(layer.module.DataType, kind))
+            return tensor
+
+        return {
+            "INetworkDefinition.num_layers": len(self._outputs),
+            "INetworkDefinition.get_layer": lambda network, index: self._layer(index),
+            "ILayer.name": lambda layer: layer.tag,
+            "ILayer.num_outputs": lambda layer: len(self._outputs[layer.tag]),
+            "ILayer.get_output": result,
+            "ILayer.precision=": lambda layer, kind: self.told.append((layer.tag, "", kind.name)),
+            "ILayer.set_output_type": lambda layer, place, kind: self.told.append(
+                (layer.tag, list(self._outputs[layer.tag])[place], kind.name)
+            ),
+            "ITensor.name": lambda tensor: tensor.tag,
+            "ITensor.dtype": lambda tensor: tensor.kind,
+        }
+
+    def _layer(self, index: int) -> Any:
+        module = self.module
+        layer = module.ILayer.__new__(module.ILayer)
+        vars(layer).update(tag=list(self._outputs)[index], module=module)
+        return layer
+
+
+LAYERS = {
+    "n_conv": {"conv": "FLOAT"},
+    "n_big": {"big": "FLOAT"},
+    "n_gemm": {"n_gemm_product": "FLOAT"},
+    "(Unnamed Layer* 3) [ElementWise]": {"sum": "FLOAT"},
+    "n_top": {"values": "FLOAT", "indices": "INT32"},
+}
+"""A Gemm is two layers, of which the parser names one."""
+
+
+@pytest.mark.parametrize("dump", [one for one in DUMPS if major(one) < 11])
+def test_layers_that_stay_in_fp32_are_set_with_what_they_give(
+    make: Make, request_for: Make, dump: str
+) -> None:
+    layers = Layers(LAYERS)
+    layers.module = trt = make(dump, layers.answers())
+    build_engine(trt, **request_for(KEPT))
+    rest = "(Unnamed Layer* 3) [ElementWise]"
+    assert layers.told == [
+        ("n_big", "", "FLOAT"),
+        ("n_big", "big", "FLOAT"),
+        ("n_gemm", "", "FLOAT"),
+        ("n_gemm", "n_gemm_product", "FLOAT"),
+        (rest, "", "FLOAT"),
+        (rest, "sum", "FLOAT"),
+        ("n_top", "", "FLOAT"),
+        ("n_top", "values", "FLOAT"),
+    ]
+    set_flags = [arguments[0].name for name, arguments in trt.calls if name.endswith("set_flag")]
+    assert set_flags == ["FP16", "OBEY_PRECISION_CONSTRAINTS"]
+
+
+def test_where_nothing_could_be_kept_no_engine_is_built(make: Make, request_for: Make) -> None:
+    layers = Layers({"n_other": {"other": "FLOAT"}})
+    layers.module = trt = make("10.3.0_cu12", layers.answers())
+    request = request_for(KEPT)
+    with pytest.raises(Stopped, match="TensorRT names none of them, like n_big") as caught:
+        build_engine(trt, **request)
+    assert caught.value.outcome == "refused"
+    layers.module = trt = make("8.6.1", layers.answers(), version="8.0.1")
+    del trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS  # it came with 8.2
+    with pytest.raises(Stopped, match=r"TensorRT 8\.0\.1 cannot be told so") as caught:
+        build_engine(trt, **request)
+    assert caught.value.outcome == "incompatible"
+    assert not Path(request["engine"]).exists()
 
 
 SEEDS: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
@@ -119,6 +206,14 @@ SEEDS: dict[str, tuple[str, Callable[[Any, Any], object]]] = {
     "str for a flag": ("8.6.1", lambda trt, it: it.config.set_flag("INT8")),
     "unknown method": ("8.6.1", lambda trt, it: it.builder.build_cuda_engine(it.network)),
     "removed property": ("11.2.1.2_cu12", lambda trt, it: it.builder.platform_has_fast_int8),
+    "removed precision of a layer": (
+        "11.0.0.114_cu12",
+        lambda trt, it: setattr(it.network.get_layer(0), "precision", trt.DataType.FLOAT),
+    ),
+    "str for a type": (
+        "10.3.0_cu12",
+        lambda trt, it: it.network.get_layer(0).set_output_type(0, "float32"),
+    ),
     "removed workspace": (
         "10.0.1_cu12",
         lambda trt, it: setattr(it.config, "max_workspace_size", 1),

@@ -1,7 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from edgeship.exporters.tensorrt.kit.choice import choose_engine
+from edgeship.exporters.tensorrt.kit.choice import choose_engine, kept_choice
 from edgeship.exporters.tensorrt.kit.percentiles import is_stable, percentiles_ms
 
 BOTH = ["fp16", "int8"]
@@ -46,3 +48,20 @@ def test_stability_is_a_coefficient_of_variation_of_one_percent() -> None:
     assert is_stable([1.0, 1.005, 0.995]) is True
     assert is_stable([1.0, 1.05, 0.95]) is False
     assert is_stable([1.0]) is None
+
+
+def last_report(**changes: object) -> dict[str, Any]:
+    rows = [{"name": name, "outcome": "ok", "engine": {"sha256": name[0] * 64}} for name in BOTH]
+    report = {"recommended": "int8", "reason": "INT8 was faster", "graphs": rows}
+    return {**report, "settings": {"duration_s": 10}, **changes}
+
+
+def test_the_choice_of_the_last_report_is_kept_while_its_engines_are_the_same() -> None:
+    digests = {name: name[0] * 64 for name in BOTH}
+    assert kept_choice(last_report(), digests, with_times=True) == ("int8", "INT8 was faster")
+    others = {**digests, "fp16": "0" * 64}
+    unmeasured = last_report(settings={"outcome": "out-of-memory"})
+    for last, found in [({}, digests), (last_report(), others), (unmeasured, digests)]:
+        assert kept_choice(last, found, with_times=True).graph is None
+    assert kept_choice(last_report(), {"fp16": "f" * 64}, with_times=True).graph is None
+    assert kept_choice(unmeasured, digests, with_times=False).graph == "int8"

@@ -24,7 +24,8 @@ def change(kit: Path, kits: SimpleNamespace, **changes: object) -> None:
 def test_a_kit_is_read(kit: Path) -> None:
     found = read_kit(str(kit))
     assert [graph.name for graph in found.graphs] == ["fp16", "int8"]
-    assert found.graphs[1].flags == {"fp16": True, "int8": True, "strongly_typed": False}
+    told = {"fp16": True, "int8": True, "strongly_typed": False, "float32_nodes": {}}
+    assert found.graphs[1].flags == told
     assert (found.tensorrt, found.accepts, found.sm) == ((10, 3, 0), "10.3", "8.7")
     assert Path(found.golden_inputs["image"]).stat().st_size == 3 * 4 * 4 * 4
     for graph in found.graphs:
@@ -70,6 +71,19 @@ def test_a_description_that_cannot_be_read_is_damaged(
     assert caught.value.outcome == "damaged"
 
 
+def test_the_layers_that_stay_in_fp32_are_part_of_what_tensorrt_is_told(
+    tmp_path: Path, kits: SimpleNamespace
+) -> None:
+    nodes = {"n_top": ["values", None]}
+    kit = kits.write_kit(tmp_path / "kit", float32_nodes=nodes)
+    assert [one.flags["float32_nodes"] for one in read_kit(str(kit)).graphs] == [nodes, nodes]
+    described = json.loads((kit / "kit.json").read_text())
+    del described["graphs"][1]["float32_nodes"]
+    change(kit, kits, graphs=described["graphs"])
+    with pytest.raises(Stopped, match=r"kit\.json cannot be read: KeyError: 'float32_nodes'"):
+        read_kit(str(kit))
+
+
 def test_more_than_a_quarter_of_the_memory_is_not_taken(kit: Path, kits: SimpleNamespace) -> None:
     change(kit, kits, workspace_share=0.9)
     assert read_kit(str(kit)).workspace_share == 0.25
@@ -93,6 +107,7 @@ def test_int8_and_quantization_go_together(
 ) -> None:
     plain = {"fp16": True, "int8": False, "strongly_typed": False}
     entry = {"name": "x", "file": f"{graph}.onnx", "precision": precision, "flags": plain | flags}
+    entry["float32_nodes"] = {}
     change(kit, kits, graphs=[entry])
     found = read_kit(str(kit))
     with pytest.raises(Stopped, match=message) as caught:

@@ -1,5 +1,6 @@
 import itertools
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,16 @@ from edgeship.exporters.tensorrt.kit.trtexec import (
 )
 
 VERSIONS = ["8.2", "8.5", "8.6", "10.3", "10.13", "10.16", "11.1"]
-FP16 = {"fp16": True, "int8": False, "strongly_typed": False}
-INT8 = {"fp16": True, "int8": True, "strongly_typed": False}
-TYPED = {"fp16": False, "int8": False, "strongly_typed": True}
+Flags = dict[str, Any]
+FP16: Flags = {"fp16": True, "int8": False, "strongly_typed": False, "float32_nodes": {}}
+INT8 = FP16 | {"int8": True}
+TYPED = FP16 | {"fp16": False, "strongly_typed": True}
+NODES = {"n_big": ["big"], "n_top": ["values", None]}
+KEPT = FP16 | {"float32_nodes": NODES}
 SETTINGS = Settings(warm_up_ms=2000, duration_s=10, iterations=100)
 
 
-def building(version: Numbers, flags: dict[str, bool]) -> list[str]:
+def building(version: Numbers, flags: Flags) -> list[str]:
     return build_command(
         "trtexec",
         version,
@@ -76,6 +80,7 @@ def test_every_line_is_accepted_by_the_parser_of_its_version(
     can_be_typed = not version.startswith("8")
     lines += [building(numbers(version), one) for one in ([] if is_typed else [FP16, INT8])]
     lines += [building(numbers(version), TYPED)] if can_be_typed else []
+    lines += [building(numbers(version), KEPT)] if version != "8.2" and not is_typed else []
     for line in lines:
         assert not rejected(kits, version, line[1:]), line
 
@@ -90,11 +95,12 @@ def test_every_option_was_in_a_line_that_the_parser_took(
         if case["result"][version] == "ACCEPT"
         for argument in case["args"]
     }
-    flags = FP16 if version.startswith("8") else TYPED
+    flags = {"8.2": FP16, "11.1": TYPED}.get(version, KEPT)
     lines = building(numbers(version), flags)[1:] + measuring(numbers(version))[1:]
     unproven = {name_of(one) for one in lines} - accepted
-    # no recorded line has it; it stands in that release's source beside --noSpinWait's opposite
-    assert unproven <= {"--noSpinWait", "--streams", "--infStreams"}
+    # no recorded line has them; they stand in that release's source, the last beside the option
+    # for precisions, which was taken
+    assert unproven <= {"--noSpinWait", "--streams", "--infStreams", "--layerOutputTypes"}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -125,11 +131,49 @@ def test_int8_is_asked_for_only_by_a_graph_that_is_for_it(version: str) -> None:
         *itertools.product(["11.1"], [FP16, INT8]),
     ],
 )
-def test_a_graph_of_the_other_typing_is_refused(version: str, flags: dict[str, bool]) -> None:
+def test_a_graph_of_the_other_typing_is_refused(version: str, flags: Flags) -> None:
     with pytest.raises(Stopped) as caught:
         building(numbers(version), flags)
     assert caught.value.outcome == "incompatible"
     assert version in caught.value.message
+
+
+@pytest.mark.parametrize("version", ["8.5", "8.6", "10.3", "10.13", "10.16"])
+def test_layers_that_stay_in_fp32_are_named_with_what_they_give(version: str) -> None:
+    line = building(numbers(version), KEPT)
+    assert "--precisionConstraints=obey" in line
+    assert "--layerPrecisions=n_big:fp32,n_top:fp32" in line
+    assert "--layerOutputTypes=n_big:fp32" in line  # one type would be given to the indices too
+    plain = building(numbers(version), FP16)
+    assert not [one for one in plain if "recision" in one or "OutputTypes" in one]
+
+
+@pytest.mark.parametrize("version", ["8.0.1", "8.2.1", "8.4.1"])
+def test_a_trtexec_that_cannot_be_told_builds_no_such_engine(
+    kits: SimpleNamespace, version: str
+) -> None:
+    assert building(numbers(version), FP16)
+    with pytest.raises(Stopped, match="2 layers must stay in FP32, from n_big on") as caught:
+        building(numbers(version), KEPT)
+    assert caught.value.outcome == "incompatible"
+    assert "Python package tensorrt" in caught.value.message
+    assert rejected(kits, "8.2", ["--layerPrecisions=n_big:fp32"])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ({"a:b": ["x"]}, "cannot be told of layer 'a:b'"),
+        ({"a*": ["x"]}, "cannot be told of layer"),
+        ({f"node_{index:04}": ["x"] for index in range(9000)}, "9000 layers must stay in FP32"),
+    ],
+)
+def test_layers_that_trtexec_cannot_be_told_of_are_refused(
+    nodes: dict[str, list[str | None]], message: str
+) -> None:
+    with pytest.raises(Stopped, match=message) as caught:
+        building((10, 3, 0), FP16 | {"float32_nodes": nodes})
+    assert caught.value.outcome == "refused"
 
 
 def test_the_workspace_is_in_mib_everywhere() -> None:
