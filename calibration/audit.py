@@ -10,6 +10,7 @@ from typing import Final
 from edgeship.calibration.expected_input import audit_array, audit_image
 from edgeship.calibration.finding import Finding, Severity, list_names, place_of
 from edgeship.calibration.observe import Statistics
+from edgeship.calibration.positions import audit_positions
 from edgeship.calibration.samples import Sample
 from edgeship.calibration.stability import TOLERANCE, find_outliers, measure_stability
 from edgeship.calibration.table import Table
@@ -48,6 +49,7 @@ def audit_table(
         *_audit_repeats(table.sample_digests, names),
         *_audit_overlap(table.sample_digests, evaluation),
         *_audit_dead(table.statistics, contract, modules),
+        *audit_positions(table.statistics, modules),
     ]
     return sorted(findings, key=lambda item: item.severity is not Severity.REFUSE)
 

@@ -43,7 +43,8 @@ def observe(
         Statistics by tensor name.
 
     Raises:
-        ConfigurationError: No sample, or a tensor that is NaN or infinite, naming the sample.
+        ConfigurationError: No sample, or a tensor that is NaN or +inf, naming the sample; -inf is
+            what masks hold.
     """
     statistics: Statistics = {}
     stack: list[Observed] = []
@@ -80,6 +81,16 @@ def channel_axis(rank: int, layout: Layout = Layout.NCHW) -> int:
     return 1 if rank >= 4 and layout is Layout.NCHW else max(rank - 1, 0)
 
 
+def position_axis(shape: Sequence[int]) -> int | None:
+    """Axis of the tokens of an activation, or of an image's patches; None where there is none.
+
+    It is the one before the features in [1, T, C] and in [T, C], to which converters flatten it.
+    A first axis of another length than 1 is that of heads: what they hold is no token.
+    """
+    is_sequence = len(shape) in {2, 3} and shape[-2] > 1 and all(size == 1 for size in shape[:-2])
+    return len(shape) - 2 if is_sequence else None
+
+
 def _take_in(statistics: Statistics, stack: Sequence[Observed], layout: Layout) -> None:
     if not stack:
         return
@@ -88,12 +99,14 @@ def _take_in(statistics: Statistics, stack: Sequence[Observed], layout: Layout) 
             continue
         values = np.stack([observed.tensors[name] for observed in stack])
         axis = 1 + channel_axis(first.ndim, layout)
+        tokens = position_axis(first.shape)
         if first.ndim == 0:
             values = values[:, np.newaxis]
         if name not in statistics:
-            statistics[name] = empty_statistics(values.shape[axis])
+            positions = 0 if tokens is None else first.shape[tokens]
+            statistics[name] = empty_statistics(values.shape[axis], positions)
         before = statistics[name].nonfinite
-        statistics[name].add(values, axis)
+        statistics[name].add(values, axis, None if tokens is None else 1 + tokens)
         if statistics[name].nonfinite > before:
             raise _not_finite(name, stack)
 
@@ -102,7 +115,7 @@ def _not_finite(tensor: str, stack: Sequence[Observed]) -> ConfigurationError:
     """Names the first sample in the stack in which the tensor is not finite."""
     for observed in stack:
         values = observed.tensors[tensor]
-        bad = values.size - int(np.isfinite(values).sum())
+        bad = int((np.isnan(values) | np.isposinf(values)).sum())
         if bad:
             problem = Problem(
                 where=f"calibration sample {observed.name}",

@@ -18,6 +18,9 @@ EMA_MOMENTUM: Final = 0.01
 """Weight of a new sample, as averaging_constant of torch's MovingAverageMinMaxObserver."""
 EXTREMES_LIMIT: Final = 1024
 """Samples whose extremes are kept: 8 KiB a tensor, and twice the default number of samples."""
+POSITIONS_LIMIT: Final = 8192
+"""Positions of a sequence that are told apart: 32 KiB a tensor. What is longer is no sequence of
+tokens but the anchors of a detector, say."""
 _HALF: Final = BINS // 2
 _EXACT_EXPONENT: Final = 10
 """Up to R = 2**10 the bin scale is >= 1, so that float32 subnormals cannot underflow to zero."""
@@ -31,8 +34,9 @@ class TensorStatistics:
 
     Attributes:
         count: Values seen, all of them.
-        nonfinite: NaN and infinities among them; in nothing below.
-        sentinels: Finite values beyond 1e30 in magnitude; in nothing below.
+        nonfinite: NaN and +inf among them; in nothing below.
+        sentinels: Finite values beyond 1e30 in magnitude, and -inf, which masks what a softmax is
+            to leave out as they do; in nothing below.
         minimum: Smallest value; +inf if none was seen.
         maximum: Largest value; -inf if none was seen.
         ema_minimum: Moving average of the samples' minima, in the order of the samples.
@@ -41,6 +45,8 @@ class TensorStatistics:
         exponent: R = 2**exponent, the least power of two above every magnitude.
         counts: int64[2048], bin k counts k-1024 <= x * 1024 / R < k-1023.
         channel_absmax: float32[C], largest magnitude in each channel.
+        position_absmax: float32[T], largest magnitude at each position of a sequence; empty of a
+            tensor without one, and of one that is longer than `POSITIONS_LIMIT`.
         sample_extremes: float32[n, 2], minimum and maximum of each of the first 1,024 samples, in
             their order; (inf, -inf) of a sample in which nothing was measured.
     """
@@ -56,14 +62,16 @@ class TensorStatistics:
     exponent: int = MIN_EXPONENT
     counts: np.ndarray
     channel_absmax: np.ndarray
+    position_absmax: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     sample_extremes: np.ndarray = field(default_factory=lambda: np.empty((0, 2), np.float32))
 
-    def add(self, values: np.ndarray, channel_axis: int) -> None:
+    def add(self, values: np.ndarray, channel_axis: int, position_axis: int | None = None) -> None:
         """Take in a stack of samples.
 
         Args:
             values: float32[samples, ...], in the order of the samples; not modified.
             channel_axis: Axis of the channels, >= 1.
+            position_axis: Axis of the positions of a sequence, >= 1; None if there is none.
         """
         if not values.size:
             return
@@ -86,7 +94,12 @@ class TensorStatistics:
             self.exponent, self.counts, exponent_above(max(-self.minimum, self.maximum))
         )
         flat = values.reshape(-1)
-        finite = flat[np.isfinite(flat)] if self._has_gaps(values, seen) else flat
+        has_gaps = self._has_gaps(values, seen)
+        if position_axis is not None and len(self.position_absmax):
+            known = np.nan_to_num(values) if has_gaps else values
+            peaks = _peaks(known, position_axis)
+            self.position_absmax = np.maximum(self.position_absmax, peaks)
+        finite = flat[np.isfinite(flat)] if has_gaps else flat
         self.counts += count_bins(finite, self.exponent, is_positive=self.minimum >= 0)
 
     def merged(self, other: TensorStatistics) -> TensorStatistics:
@@ -105,6 +118,7 @@ class TensorStatistics:
             counts=widen(self.exponent, self.counts, exponent)[1]
             + widen(other.exponent, other.counts, exponent)[1],
             channel_absmax=np.maximum(self.channel_absmax, other.channel_absmax),
+            position_absmax=np.maximum(self.position_absmax, other.position_absmax),
         )
 
     @property
@@ -121,12 +135,11 @@ class TensorStatistics:
         self, values: np.ndarray, channel_axis: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Count what is no measurement and put NaN in its place; extremes of the rest."""
-        is_finite = np.isfinite(values)
         with np.errstate(invalid="ignore"):
-            is_sentinel = is_finite & (np.abs(values) >= SENTINEL)
-        self.nonfinite += int(values.size - is_finite.sum())
-        self.sentinels += int(is_sentinel.sum())
-        is_value = is_finite & ~is_sentinel
+            is_value = np.abs(values) < SENTINEL
+        is_odd = np.isnan(values) | np.isposinf(values)
+        self.nonfinite += int(is_odd.sum())
+        self.sentinels += int(values.size - is_value.sum() - is_odd.sum())
         low, _ = _extremes(np.where(is_value, values, np.inf), channel_axis)
         _, high = _extremes(np.where(is_value, values, -np.inf), channel_axis)
         return np.where(is_value, values, np.nan).astype(np.float32), low, high
@@ -155,10 +168,17 @@ class TensorStatistics:
         return samples, minimum, maximum
 
 
-def empty_statistics(channels: int) -> TensorStatistics:
-    """Of a tensor with `channels` channels that nothing was seen of."""
+def empty_statistics(channels: int, positions: int = 0) -> TensorStatistics:
+    """Of a tensor with `channels` channels that nothing was seen of.
+
+    Args:
+        channels: Length of the axis of the channels.
+        positions: Length of the sequence; 0 where there is none.
+    """
     return TensorStatistics(
-        counts=np.zeros(BINS, np.int64), channel_absmax=np.zeros(channels, np.float32)
+        counts=np.zeros(BINS, np.int64),
+        channel_absmax=np.zeros(channels, np.float32),
+        position_absmax=np.zeros(positions if positions <= POSITIONS_LIMIT else 0, np.float32),
     )
 
 
@@ -213,3 +233,11 @@ def _extremes(values: np.ndarray, channel_axis: int) -> tuple[np.ndarray, np.nda
     before = math.prod(values.shape[1:channel_axis])
     view = values.reshape(samples, before, channels, -1)
     return view.min(axis=(1, 3)), view.max(axis=(1, 3))
+
+
+def _peaks(values: np.ndarray, axis: int) -> np.ndarray:
+    """float32[n] largest magnitude at each index of an axis; without NaN."""
+    others = tuple(other for other in range(values.ndim) if other != axis)
+    # not of np.abs(values), which is a copy of the whole stack; abs makes -0.0 to 0.0
+    peaks: np.ndarray = np.abs(np.maximum(values.max(axis=others), -values.min(axis=others)))
+    return peaks

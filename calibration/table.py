@@ -15,17 +15,18 @@ from typing import Final
 import numpy as np
 
 from edgeship.calibration.observe import Statistics
-from edgeship.calibration.statistics import BINS, EXTREMES_LIMIT, TensorStatistics
+from edgeship.calibration.statistics import BINS, EXTREMES_LIMIT, POSITIONS_LIMIT, TensorStatistics
 from edgeship.digests import canonical_json, json_sha256
 from edgeship.errors import IntegrityRefused, Problem
 from edgeship.exchange import write_file
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""2 tells the positions of a sequence apart; a table of schema 1 is refused."""
 HEADER_NAME: Final = "header.json"
 ARRAYS_NAME: Final = "statistics.npz"
 _OWN_DIGEST: Final = "header_sha256"
 """Key of the digest of everything else in the header: its scalars are statistics too."""
-_ARRAYS: Final = ("counts", "channel_absmax", "sample_extremes")
+_ARRAYS: Final = ("counts", "channel_absmax", "position_absmax", "sample_extremes")
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip entry can hold: the bytes do not depend on the clock."""
 _UNREADABLE: Final = (
@@ -158,14 +159,16 @@ def _read_statistics(
     statistics = {}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         for index, (name, scalars) in enumerate(sorted(tensors.items())):
-            counts, absmax, extremes = (arrays[f"{index}.{kind}"] for kind in _ARRAYS)
-            if counts.shape != (BINS,) or absmax.ndim != 1 or not _is_extremes(extremes):
+            counts, channels, positions, extremes = (arrays[f"{index}.{kind}"] for kind in _ARRAYS)
+            has_rows = channels.ndim == positions.ndim == 1 and _is_extremes(extremes)
+            if counts.shape != (BINS,) or not has_rows or len(positions) > POSITIONS_LIMIT:
                 raise ValueError(name)
             values = {key: _number(scalars[key], key) for key in _SCALARS}
             statistics[name] = TensorStatistics(
                 **values,  # type: ignore[arg-type]  # the scalars' kinds are those of the header
                 counts=counts,
-                channel_absmax=absmax,
+                channel_absmax=channels,
+                position_absmax=positions,
                 sample_extremes=extremes,
             )
     return statistics

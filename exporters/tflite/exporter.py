@@ -33,7 +33,7 @@ class TfliteExporter:
 
     tools = Tools(
         lower_version=1,
-        emit_version=1,
+        emit_version=2,
         packages=(
             "litert-torch",
             "ai-edge-quantizer",

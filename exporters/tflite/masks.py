@@ -10,17 +10,21 @@ from edgeship.calibration.ranges import Range, Ranges
 from edgeship.calibration.statistics import SENTINEL
 from edgeship.exporters.tflite.edits import add_shape, constant_values, set_constant, set_operator
 from edgeship.exporters.tflite.flatbuffer import is_constant, operator_name, tensor_name, type_name
+from edgeship.exporters.tflite.mask_constants import (
+    CHOOSING,
+    MASKING,
+    MOVING,
+    unmasked_ranges,
+    weakest_mask,
+)
 
 if TYPE_CHECKING:
-    from edgeship.exporters.tflite.flatbuffer import ModelT, OperatorT, SubGraphT
+    from edgeship.exporters.tflite.flatbuffer import ModelT, OperatorT
 
 _SOFTMAX_STEPS: Final = 256
 """int8 SOFTMAX gives multiples of 1/256 (TFLite 8-bit quantization specification)."""
-_CHOOSING: Final = frozenset({"SELECT", "SELECT_V2", "MAXIMUM"})
-_MOVING: Final = frozenset(
-    ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "BROADCAST_TO", "SLICE", "STRIDED_SLICE")
-)
-_CARRYING: Final = _CHOOSING | _MOVING | {"ADD", "MUL"}
+_PUTTING: Final = CHOOSING | {"MAXIMUM", "ADD"}
+_CARRYING: Final = _PUTTING | MOVING | {"MUL"}
 """Operators that give a sentinel where an operand holds one."""
 
 
@@ -61,14 +65,14 @@ def _keeps_order(tables: ModelT, operator: OperatorT) -> bool:
 
 
 def finite_masks(tables: ModelT, ranges: Ranges) -> Ranges:
-    """Replace sentinels (-3.4e38) in constants by a value that int8 can hold; modifies `tables`.
+    """Replace what masks in constants by a value that int8 can hold; modifies `tables`.
 
-    A sentinel would set the scale of every tensor that it reaches. The value is so low that what
-    is masked saturates at the low end of the softmax's input, and that end lies far enough below
-    everything that was seen there: all that is masked weighs less than half a step of the
-    softmax's output, whatever the row.
+    A sentinel (-3.4e38, or -inf) would set the scale of every tensor that it reaches, and so would
+    -10,000. The value is so low that what is masked saturates at the low end of the softmax's
+    input, and that end lies far enough below everything that was seen there: all that is masked
+    weighs less than half a step of the softmax's output, whatever the row.
 
-    Constants decide, not the ranges: representative data without padding shows no sentinel.
+    Constants decide, not the ranges: representative data without padding shows no mask.
 
     Args:
         tables: Of the float file.
@@ -78,17 +82,40 @@ def finite_masks(tables: ModelT, ranges: Ranges) -> Ranges:
         The ranges with those of the tensors that carry the mask; none holds sentinels any more.
     """
     (graph,) = tables.subgraphs
-    sentinels = [
-        index for index, tensor in enumerate(graph.tensors) if _holds_sentinel(tables, index)
-    ]
+    sentinels = [index for index in range(len(graph.tensors)) if _holds_sentinel(tables, index)]
+    finite, unmasked = unmasked_ranges(tables, ranges)
+    finite = [index for index in finite if index not in sentinels]
+    if finite:
+        carriers = _carriers(tables, [*sentinels, *finite])
+        lows, mask = _low_ends(tables, carriers, unmasked)
+        if lows and all(weakest_mask(tables, index) <= mask for index in finite):
+            _set_masks(tables, sentinels, -SENTINEL, mask)
+            _set_masks(tables, finite, MASKING, mask)
+            return _carrying(tables, carriers, unmasked, lows, mask)
     if not sentinels:
         return ranges
     carriers = _carriers(tables, sentinels)
     lows, mask = _low_ends(tables, carriers, ranges)
-    for index in sentinels:
+    _set_masks(tables, sentinels, -SENTINEL, mask)
+    return _carrying(tables, carriers, ranges, lows, mask)
+
+
+def _set_masks(tables: ModelT, constants: list[int], highest: float, mask: float) -> None:
+    (graph,) = tables.subgraphs
+    for index in constants:
         values = constant_values(tables, graph.tensors[index])
-        values[values <= -SENTINEL] = mask
+        values[values <= highest] = mask
         set_constant(tables, graph.tensors[index], values)
+
+
+def _carrying(
+    tables: ModelT,
+    carriers: dict[int, OperatorT],
+    ranges: Ranges,
+    lows: dict[int, float],
+    mask: float,
+) -> Ranges:
+    (graph,) = tables.subgraphs
     changed = dict(ranges.by_name)
     for index in carriers:
         name = tensor_name(graph.tensors[index])
@@ -129,9 +156,10 @@ def _low_ends(
         if tensor_name(tensor) not in ranges.by_name:
             continue  # nothing but sentinels was seen
         low = ranges.by_name[tensor_name(tensor)].low - _margin(int(tensor.shape[-1]))
-        path = _path_back(tables, carriers, scores)
-        lows |= dict.fromkeys(path, low)
-        mask = min(mask, low - _highest_addend(graph, carriers, path[-1], ranges))
+        path = _path_back(tables, carriers, scores, low, ranges)
+        lows |= path
+        needed = (end - _highest_addend(tables, carriers[i], ranges) for i, end in path.items())
+        mask = min(mask, *needed)
     if not lows:  # masked for a maximum, say: what was seen lowest changes none
         names = [tensor_name(graph.tensors[index]) for index in carriers]
         mask = min(
@@ -145,24 +173,55 @@ def _margin(positions: int) -> float:
     return math.log(2 * _SOFTMAX_STEPS * positions)
 
 
-def _path_back(tables: ModelT, carriers: dict[int, OperatorT], index: int) -> list[int]:
-    """From a softmax's input back to where the mask was put onto the scores."""
-    path = [index]
-    while operator_name(tables, carriers[path[-1]]) in _MOVING:
-        source = int(carriers[path[-1]].inputs[0])
-        if source not in carriers:
+def _path_back(
+    tables: ModelT, carriers: dict[int, OperatorT], index: int, low: float, ranges: Ranges
+) -> dict[int, float]:
+    """From a softmax's input back to where a mask was first put onto the scores: low ends."""
+    (graph,) = tables.subgraphs
+    path: dict[int, float] = {}
+    following = index
+    while following in carriers:
+        index = following
+        path[index] = low
+        operator = carriers[index]
+        name, sources = operator_name(tables, operator), [int(i) for i in operator.inputs]
+        scaled = _scaled(tables, sources) if name == "MUL" else None
+        if name in MOVING:
+            following = sources[0]
+        elif scaled is not None:
+            following, factor = scaled
+            low /= factor
+        elif name == "ADD":
+            # of two that are masked, scores have other values than 0 too
+            known = [(i, ranges.by_name.get(tensor_name(graph.tensors[i]))) for i in sources]
+            scores = [i for i, item in known if i in carriers and item and item.low < item.high]
+            following = scores[0] if len(scores) == 1 else -1
+        else:
             break
-        path.append(source)
     return path
 
 
-def _highest_addend(
-    graph: SubGraphT, carriers: dict[int, OperatorT], index: int, ranges: Ranges
-) -> float:
-    """The highest value that the mask is added to, masked positions included; 0 if to none."""
-    names = [
-        tensor_name(graph.tensors[operand])
-        for operand in carriers[index].inputs
-        if operand >= 0 and operand not in carriers
-    ]
-    return max((ranges.by_name[name].high for name in names if name in ranges.by_name), default=0.0)
+def _scaled(tables: ModelT, sources: list[int]) -> tuple[int, float] | None:
+    """Of a product by a positive number: what it scales, and the number."""
+    for source, other in (sources, sources[::-1]):
+        tensor = tables.subgraphs[0].tensors[other]
+        if type_name(tensor) == "FLOAT32" and is_constant(tables, tensor):
+            values = constant_values(tables, tensor)
+            if values.size == 1 and 0 < values.min() < SENTINEL:
+                return source, float(values.min())
+    return None
+
+
+def _highest_addend(tables: ModelT, operator: OperatorT, ranges: Ranges) -> float:
+    """The highest value that a mask is added to or put in place of; 0 if there is none."""
+    if operator_name(tables, operator) not in _PUTTING:
+        return 0.0
+    (graph,) = tables.subgraphs
+    highest = 0.0
+    for index in (int(index) for index in operator.inputs if index >= 0):
+        tensor = graph.tensors[index]
+        if tensor_name(tensor) in ranges.by_name:
+            highest = max(highest, ranges.by_name[tensor_name(tensor)].high)
+        elif type_name(tensor) == "FLOAT32" and is_constant(tables, tensor):
+            highest = max(highest, float(constant_values(tables, tensor).max(initial=0.0)))
+    return highest

@@ -89,7 +89,11 @@ class Output(StrEnum):
 
 
 class Metric(StrEnum):
-    """Keys of `Evidence.metrics`; all but perplexity, kld and sqnr_db are fractions in 0..1."""
+    """Keys of `Evidence.metrics`; all but perplexity, kld and sqnr_db... are fractions in 0..1.
+
+    Those of sqnr_db are there where an output is a sequence: of all of it, of the median token and
+    of the worst.
+    """
 
     TOP1 = "top1"
     REFERENCE_TOP1 = "reference_top1"
@@ -100,6 +104,8 @@ class Metric(StrEnum):
     REFERENCE_PERPLEXITY = "reference_perplexity"
     KLD = "kld"
     SQNR_DB = "sqnr_db"
+    SQNR_DB_TOKEN_MEDIAN = "sqnr_db_token_median"
+    SQNR_DB_TOKEN_MIN = "sqnr_db_token_min"
 
 
 class Role(StrEnum):

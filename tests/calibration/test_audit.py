@@ -128,6 +128,17 @@ def test_dead_tensors_are_told_with_their_modules() -> None:
     assert "and so is relu_4 in layer1.1" in finding.problem.what
 
 
+def test_a_token_that_owns_a_range_is_told_with_its_module() -> None:
+    values = np.random.default_rng(4).uniform(-1, 1, (COUNT, 16, 4)).astype(np.float32)
+    values[:, 0, 2] = 223.0
+    tokens = empty_statistics(4, 16)
+    tokens.add(values, 2, 1)
+    finding = only(audit({"sum": tokens}, modules={"sum": "layer.2"}))
+    assert finding.severity is Severity.WARN
+    assert finding.problem.where == "calibration: tensor sum in layer.2"
+    assert str(finding.problem.found).startswith("position 0 reaches 223, the median of 16 ")
+
+
 def test_masks_are_not_dead() -> None:
     mask = observed(np.tile([0.0, -3.4e38], (COUNT, 1)))
     assert audit({"image": images(), "mask": mask}) == []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from edgeship.calibration import observe as module
-from edgeship.calibration.observe import Statistics, channel_axis, observe
+from edgeship.calibration.observe import Statistics, channel_axis, observe, position_axis
 from edgeship.errors import ConfigurationError
 
 Inputs = Mapping[str, np.ndarray]
@@ -68,6 +68,35 @@ def test_channels_are_found_for_every_rank() -> None:
     assert channels == dict(image=3, half=3, pooled=3, tokens=20, total=1, row=60)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((), None),
+        ((128,), None),
+        ((1, 384), None),
+        ((128, 384), 0),
+        ((1, 128, 384), 1),
+        ((1, 1, 384), None),
+        ((12, 128, 32), None),
+        ((1, 12, 128, 32), None),
+        ((1, 0, 4), None),
+    ],
+)
+def test_positions_are_the_axis_before_the_features_of_one_sequence(
+    shape: tuple[int, ...], axis: int | None
+) -> None:
+    assert position_axis(shape) == axis
+
+
+def test_positions_are_observed_over_all_samples() -> None:
+    images = np.stack([inputs["image"][0] for _, inputs in samples(3)])
+    statistics = observe(samples(3), run)
+    positions = {name: len(item.position_absmax) for name, item in statistics.items()}
+    assert positions == dict(image=0, half=0, pooled=0, tokens=3, total=0, row=0)
+    expected = np.abs(images).max(axis=(0, 2, 3))
+    assert statistics["tokens"].position_absmax.tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("stack_bytes", [1, 500, 1000, 1461, 5000])
 def test_where_a_stack_ends_changes_nothing(
     stack_bytes: int, monkeypatch: pytest.MonkeyPatch
@@ -117,7 +146,7 @@ def test_no_samples_are_refused() -> None:
 
 
 @pytest.mark.parametrize("stack_bytes", [1, 16 << 20])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_tensor_that_is_not_finite_is_refused_by_sample_and_name(
     bad: float, stack_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +168,8 @@ def test_a_tensor_that_is_not_finite_is_refused_by_sample_and_name(
     assert problem.found == "1 of 3 values"
 
 
-def test_a_mask_is_no_error() -> None:
-    mask = np.float32(-3.4e38)
+@pytest.mark.parametrize("mask", [np.float32(-3.4e38), np.float32(-np.inf)])
+def test_a_mask_is_no_error(mask: np.float32) -> None:
     statistics = observe(samples(3), lambda _: {"mask": np.array([[0.0, mask]], np.float32)})
     assert statistics["mask"].sentinels == 3
     assert statistics["mask"].absmax == 0.0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edgeship.calibration.statistics import (
     BINS,
     EMA_MOMENTUM,
+    POSITIONS_LIMIT,
     TensorStatistics,
     count_bins,
     empty_statistics,
@@ -201,7 +202,7 @@ def test_a_pass_equals_exact_arithmetic(values: np.ndarray) -> None:
     flat = [float(value) for value in values.reshape(-1)]
     kept = [value for value in flat if is_measured(value)]
     assert statistics.count == len(flat)
-    assert statistics.nonfinite == sum(not math.isfinite(value) for value in flat)
+    assert statistics.nonfinite == sum(math.isnan(v) or v == math.inf for v in flat)
     assert statistics.sentinels == len(flat) - len(kept) - statistics.nonfinite
     assert statistics.minimum == min(kept, default=math.inf)
     assert statistics.maximum == max(kept, default=-math.inf)
@@ -296,7 +297,7 @@ def test_a_tensor_without_values_stays_empty() -> None:
 
 @pytest.mark.parametrize(
     ("odd", "nonfinite", "sentinels"),
-    [(math.nan, 1, 0), (math.inf, 1, 0), (-math.inf, 1, 0), (MASK, 0, 1), (1.1e30, 0, 1)],
+    [(math.nan, 1, 0), (math.inf, 1, 0), (-math.inf, 0, 1), (MASK, 0, 1), (1.1e30, 0, 1)],
 )
 def test_odd_values_are_counted_apart(odd: float, nonfinite: int, sentinels: int) -> None:
     values = np.array([[[0.25, odd]], [[-0.5, 1.5]]], np.float32)
@@ -361,6 +362,55 @@ def test_a_sample_of_sentinels_does_not_enter_the_averages() -> None:
     assert statistics.samples == 2
     assert statistics.ema_minimum == -1.0 + 0.01 * (0.0 - -1.0)
     assert statistics.ema_maximum == 3.0 + 0.01 * (5.0 - 3.0)
+
+
+# Positions
+
+
+def observed_tokens(*parts: np.ndarray) -> TensorStatistics:
+    """Of float32[samples, T, C]."""
+    _, tokens, channels = parts[0].shape
+    statistics = empty_statistics(channels, tokens)
+    for part in parts:
+        statistics.add(part, 2, 1)
+    return statistics
+
+
+@EXAMPLES
+@given(stacks(odd_numbers), st.randoms(use_true_random=False))
+def test_each_position_has_its_largest_magnitude_whatever_the_order(
+    values: np.ndarray, random: Random
+) -> None:
+    expected = [
+        max((abs(v) for v in values[:, token].reshape(-1).tolist() if is_measured(v)), default=0.0)
+        for token in range(values.shape[1])
+    ]
+    order = list(range(len(values)))
+    random.shuffle(order)
+    shards = [observed_tokens(values[[index]]) for index in order]
+    merged = shards[0]
+    for shard in shards[1:]:
+        merged = merged.merged(shard)
+    apart = observed_tokens(*(values[[index]] for index in order))
+    for statistics in (observed_tokens(values), apart, merged):
+        assert statistics.position_absmax.dtype == np.float32
+        assert statistics.position_absmax.tolist() == expected
+        assert not np.signbit(statistics.position_absmax).any()
+
+
+def test_positions_are_those_of_their_axis_and_change_nothing_else() -> None:
+    values = np.random.default_rng(9).standard_normal((3, 1, 5, 7)).astype(np.float32)
+    statistics = empty_statistics(7, 5)
+    statistics.add(values, 3, 2)
+    assert statistics.position_absmax.tolist() == np.abs(values).max(axis=(0, 1, 3)).tolist()
+    require_same(statistics, observed(values, channel_axis=3), has_averages=True)
+
+
+def test_a_tensor_without_positions_or_with_too_many_has_none() -> None:
+    values = np.ones((1, POSITIONS_LIMIT + 1, 2), np.float32)
+    assert observed_tokens(values).position_absmax.shape == (0,)
+    assert observed_tokens(values[:, 1:]).position_absmax.shape == (POSITIONS_LIMIT,)
+    assert observed(values).position_absmax.shape == (0,)
 
 
 # Ranks and channel axes

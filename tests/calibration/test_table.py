@@ -13,7 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeship.calibration.statistics import BINS, TensorStatistics, empty_statistics
+from edgeship.calibration.statistics import (
+    BINS,
+    POSITIONS_LIMIT,
+    TensorStatistics,
+    empty_statistics,
+)
 from edgeship.calibration.table import (
     ARRAYS_NAME,
     HEADER_NAME,
@@ -47,7 +52,9 @@ def table_of(statistics: dict[str, TensorStatistics]) -> Table:
 
 @pytest.fixture
 def table() -> Table:
-    """Tensors of every kind: plain, dead, never measured, masked, merged, awkwardly named."""
+    """Of every kind: plain, dead, never measured, masked, merged, with tokens, oddly named."""
+    tokens = empty_statistics(2, 3)
+    tokens.add(np.array([[[0.5, -2.0], [0.0, 0.0], [1e-3, 7.0]]], np.float32), 2, 1)
     plain, other = observed([0.1, -7.25]), observed([1e29, -1e-45])
     return table_of(
         {
@@ -57,6 +64,7 @@ def table() -> Table:
             "mask": observed([MASK, MASK]),
             "unseen": empty_statistics(3),
             "a": other,
+            "tokens": tokens,
         }
     )
 
@@ -267,7 +275,8 @@ def test_a_header_of_other_content_is_refused(tmp_path: Path, table: Table, cont
 @pytest.mark.parametrize(
     "changes",
     [
-        {"schema": 2},
+        {"schema": 1},
+        {"schema": 3},
         {"schema": None},
         {"tensors": []},
         {"tensors": {"a": {}}},
@@ -304,6 +313,35 @@ def test_counts_of_another_number_of_bins_are_refused(tmp_path: Path, table: Tab
     rewrite_arrays(tmp_path, buffer.getvalue())
     with pytest.raises(IntegrityRefused):
         read_table(tmp_path, observed_sha256=LOWERED)
+
+
+def with_positions(directory: Path, positions: np.ndarray | None) -> None:
+    """Another array of positions in a table of one tensor; or none, as in schema 1."""
+    with np.load(directory / ARRAYS_NAME) as archive:
+        arrays = dict(archive)
+    del arrays["0.position_absmax"]
+    if positions is not None:
+        arrays["0.position_absmax"] = positions
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    rewrite_arrays(directory, buffer.getvalue())
+
+
+@pytest.mark.parametrize("size", [None, (2, 3), (POSITIONS_LIMIT + 1,)])
+def test_positions_of_another_form_are_refused(
+    tmp_path: Path, table: Table, size: tuple[int, ...] | None
+) -> None:
+    write_table(tmp_path, replace(table, statistics={"a": table.statistics["tokens"]}))
+    with_positions(tmp_path, None if size is None else np.zeros(size, np.float32))
+    with pytest.raises(IntegrityRefused, match="cannot be read"):
+        read_table(tmp_path, observed_sha256=LOWERED)
+
+
+def test_positions_come_back(tmp_path: Path, table: Table) -> None:
+    write_table(tmp_path, table)
+    found = read_table(tmp_path, observed_sha256=LOWERED).statistics
+    assert found["tokens"].position_absmax.tolist() == [2.0, 0.0, 7.0]
+    assert found["a"].position_absmax.shape == (0,)
 
 
 class Trap:

@@ -36,6 +36,17 @@ def test_scores_that_are_not_finite_are_no_answer(bad: float, position: int) -> 
     assert answers_of(floats(row, [1, 2, 3])).tolist() == [-1, 2]
 
 
+def test_sequences_have_the_signal_of_their_tokens_and_classes_none() -> None:
+    reference = np.random.default_rng(0).standard_normal((2, 8, 4)).astype(np.float32)
+    outputs = reference.copy()
+    outputs[:, 3] *= 1.1  # an error of a tenth: 20 dB
+    metrics = measure_outputs(outputs, reference, None).metrics
+    assert metrics[Metric.SQNR_DB_TOKEN_MIN] == pytest.approx(20, abs=0.01)
+    assert metrics[Metric.SQNR_DB_TOKEN_MEDIAN] == 200
+    assert 20 < metrics[Metric.SQNR_DB] < 40
+    assert Metric.SQNR_DB not in measure_outputs(OUTPUTS, REFERENCE, None).metrics
+
+
 # Cosine
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeship.evaluate.token_signal import token_signal
 from edgeship.intervals import wilson_interval
 from edgeship.measurements import ClassShare
 from edgeship.vocabulary import Metric
@@ -37,7 +38,8 @@ def measure_outputs(
 
     Returns:
         Agreement (share of samples with the same argmax of finite scores), cosine mean and minimum
-        over samples, and with labels the top-1 accuracy of both.
+        over samples, with labels the top-1 accuracy of both, and of sequences (float32[N, T, C])
+        the SQNR of all and of single tokens.
     """
     answers, expected = answers_of(outputs), answers_of(reference)
     agreed = int(((answers == expected) & (answers >= 0)).sum())
@@ -46,6 +48,7 @@ def measure_outputs(
         Metric.AGREEMENT: agreed / len(outputs),
         Metric.COSINE_MEAN: float(cosines.mean()),
         Metric.COSINE_MIN: float(cosines.min()),
+        **_token_metrics(outputs, reference),
     }
     successes, worst = agreed, None
     if labels is not None:
@@ -63,6 +66,20 @@ def measure_outputs(
         ci95=wilson_interval(successes, len(outputs)),
         worst_class=worst,
     )
+
+
+def _token_metrics(outputs: np.ndarray, reference: np.ndarray) -> dict[Metric, float]:
+    """None of outputs that are no sequence."""
+    signal = None
+    if outputs.ndim == 3:
+        signal = token_signal(zip(reference, outputs, strict=True))
+    if signal is None:
+        return {}
+    return {
+        Metric.SQNR_DB: signal.whole_db,
+        Metric.SQNR_DB_TOKEN_MEDIAN: signal.median_db,
+        Metric.SQNR_DB_TOKEN_MIN: signal.lowest_db,
+    }
 
 
 def class_shares(answers: np.ndarray, expected: np.ndarray, truth: np.ndarray) -> list[ClassShare]:

@@ -7,10 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from edgeship.calibration.ranges import Range
+from edgeship.calibration.ranges import Range, solve_ranges
+from edgeship.calibration.statistics import empty_statistics
 from edgeship.exporters.tflite.flatbuffer import read_model
 from edgeship.exporters.tflite.integer import integer_model
 from edgeship.exporters.tflite.projection import project_ranges
+from edgeship.project import RangePolicy
+from edgeship.vocabulary import RangeMethod
 
 tiny = SimpleNamespace(**run_path(str(Path(__file__).with_name("tiny.py"))))
 ENDS = {"left": (-1.0, 1.0), "y": (-20.0, 20.0)}
@@ -90,6 +93,55 @@ def test_operands_that_share_an_ancestor_have_its_range() -> None:
     assert projected.by_name["x"] == Range(low=-128 / 127 * 5.0, high=5.0)
 
 
+def test_heads_that_are_broadcast_have_zero_point_0_up_to_their_layer() -> None:
+    net = tiny.Tiny()
+    net.activation("left", 2, 3, 4)
+    net.activation("key", 4, 2)
+    net.activation("moved", 1, 4, 2)
+    net.activation("heads", 2, 4, 2)
+    net.activation("y", 2, 3, 2)
+    net.constant("one", [1, 4, 2], np.int32)
+    net.constant("two", [2, 4, 2], np.int32)
+    net.operator("RESHAPE", ["key", "one"], ["moved"], "ReshapeOptions")
+    net.operator("BROADCAST_TO", ["moved", "two"], ["heads"], "BroadcastToOptions")
+    net.operator("BATCH_MATMUL", ["left", "heads"], ["y"], "BatchMatMulOptions")
+    content = net.write(["left", "key"], ["y"])
+    ends = (-1.0, 3.0)
+    projected, _ = project_ranges(
+        read_model(content), tiny.ranges(**ENDS, key=ends, moved=ends, heads=ends)
+    )
+
+    quantized = integer_model(content, projected)
+    for name in ("key", "moved", "heads"):
+        assert tiny.scales(quantized, name) == ([np.float32(3 / 127)], [0])
+
+
+def joined(order: list[str]) -> bytes:
+    """left x [a; b], each of them a layer's output."""
+    net = tiny.Tiny()
+    weights = np.random.default_rng(0).normal(size=(4, 4))
+    net.activation("left", 4, 4)
+    net.activation("x", 2, 4)
+    net.linear("x", weights, np.zeros(4), "a")
+    net.linear("x", 3 * weights, np.ones(4), "b")
+    net.activation("rows", 4, 4)
+    net.activation("y", 4, 4)
+    net.operator("CONCATENATION", order, ["rows"], "ConcatenationOptions")
+    net.operator("BATCH_MATMUL", ["left", "rows"], ["y"], "BatchMatMulOptions")
+    return bytes(net.write(["left", "x"], ["y"]))
+
+
+def test_what_a_joined_right_operand_is_made_of_takes_its_scale_without_requantizing() -> None:
+    content = joined(["a", "b"])
+    ranges = tiny.ranges(**ENDS, x=(-1.0, 1.0), a=(-2.0, 1.0), b=(-5.0, 4.0), rows=(-5.0, 4.0))
+    projected, _ = project_ranges(read_model(content), ranges)
+
+    quantized = integer_model(content, projected)
+    assert "QUANTIZE" not in tiny.kinds(quantized)
+    for name in ("a", "b", "rows"):
+        assert tiny.scales(quantized, name) == ([np.float32(5.0 / 128)], [0])
+
+
 def gelu(*, has_other_reader: bool) -> bytes:
     net = tiny.Tiny()
     net.activation("x", 8)
@@ -128,6 +180,34 @@ def test_what_others_read_too_is_not_cut() -> None:
     projected, _ = project_ranges(read_model(gelu(has_other_reader=True)), ranges)
 
     assert projected.by_name["x"] == ranges.by_name["x"]
+
+
+@pytest.mark.parametrize(("mover", "low"), [("MAX_POOL_2D", -3.5), ("AVERAGE_POOL_2D", -9.0)])
+def test_a_cut_goes_back_past_a_maximum_but_not_past_a_mean(mover: str, low: float) -> None:
+    net = tiny.Tiny()
+    net.activation("x", 1, 4, 4, 1)
+    net.activation("pooled", 1, 2, 2, 1)
+    net.activation("y", 1, 2, 2, 1)
+    sizes = {"filterHeight": 2, "filterWidth": 2, "strideH": 2, "strideW": 2, "padding": 1}
+    net.operator(mover, ["x"], ["pooled"], "Pool2DOptions", **sizes)
+    net.operator("GELU", ["pooled"], ["y"], "GeluOptions")
+    content = net.write(["x"], ["y"])
+    ranges = tiny.ranges(x=(-9.0, 4.0), pooled=(-9.0, 4.0), y=(-0.17, 4.0))
+    projected, _ = project_ranges(read_model(content), ranges)
+    assert projected.by_name["pooled"].low == -3.5
+    assert projected.by_name["x"].low == low
+
+
+@pytest.mark.parametrize("policy", list(RangeMethod))
+def test_gelu_is_cut_under_every_policy(policy: RangeMethod) -> None:
+    """Of -40..4, every policy leaves more below -3.5 than GELU can tell apart."""
+    values = np.random.default_rng(0).uniform(-40, 4, (8, 64)).astype(np.float32)
+    statistics = empty_statistics(64)
+    statistics.add(values, 1)
+    solved = solve_ranges({"x": statistics, "moved": statistics}, RangePolicy(method=policy))
+    assert solved.by_name["x"].low < -3.5
+    projected, _ = project_ranges(read_model(gelu(has_other_reader=False)), solved)
+    assert projected.by_name["x"].low == projected.by_name["moved"].low == -3.5
 
 
 def test_ranges_are_not_modified_and_the_rest_is_kept() -> None:
