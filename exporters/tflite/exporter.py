@@ -32,7 +32,7 @@ class TfliteExporter:
     """Torch module -> `model.tflite` for LiteRT."""
 
     tools = Tools(
-        lower_version=1,
+        lower_version=2,
         emit_version=2,
         packages=(
             "litert-torch",
@@ -62,6 +62,7 @@ class TfliteExporter:
         from edgeship.exporters.tflite.conversion import convert
         from edgeship.exporters.tflite.divisions import divide_by_roots
         from edgeship.exporters.tflite.flatbuffer import write_model
+        from edgeship.exporters.tflite.lifetimes import outlive_sources
         from edgeship.exporters.tflite.masks import reshape_gathers
         from edgeship.exporters.tflite.naming import with_names
         from edgeship.exporters.tflite.transposes import remove_transposes
@@ -74,6 +75,7 @@ class TfliteExporter:
         reshape_gathers(tables)
         divide_by_roots(tables)
         remove_transposes(tables)
+        outlive_sources(tables)
         set_versions(tables)
         file = directory / _GRAPH_NAME
         file.write_bytes(write_model(tables))
