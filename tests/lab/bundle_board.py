@@ -30,9 +30,9 @@ HERE: Final = Path(__file__).parent
 installed = SimpleNamespace(**run_path(str(HERE.parent / "tools/bundle/installed.py")))
 
 
-def bundle_of(project: Path, destination: Path, *only: str) -> Path:
+def bundle_of(project: Path, destination: Path, *only: str, target: str = TARGET) -> Path:
     """What `edgeship bundle` makes of some artifacts of a built project."""
-    command = ["bundle", TARGET, "--as", "tar", "--quiet", "--project"]
+    command = ["bundle", target, "--as", "tar", "--quiet", "--project"]
     command += [str(project / "edgeship.toml"), "--out", str(destination)]
     for name in only:
         command += ["--only", name]
@@ -42,11 +42,17 @@ def bundle_of(project: Path, destination: Path, *only: str) -> Path:
 
 
 def changed_bundle(
-    project: Path, destination: Path, *, note: str = "", memory_bytes: int | None = None
+    project: Path,
+    destination: Path,
+    *,
+    note: str = "",
+    memory_bytes: int | None = None,
+    of: tuple[str, str] = (TARGET, "onnx-int8"),
 ) -> Path:
-    """A bundle of the built int8 artifact that says something else of itself: another release."""
+    """A bundle of a built artifact that says something else of itself: another release."""
+    target, artifact = of
     directory = destination / "artifact"
-    shutil.copytree(project / f"build/{TARGET}/onnx-int8", directory)
+    shutil.copytree(project / "build" / target / artifact, directory)
     manifest = read_artifact(directory).manifest
     needs = manifest.requires
     if memory_bytes is not None:
@@ -56,7 +62,7 @@ def changed_bundle(
     made = bundle(
         [Judged(artifact=Artifact(directory=directory, manifest=manifest), judgements=())],
         name=NAME,
-        target=load_target(TARGET),
+        target=load_target(target),
         destination=destination,
         board_archive=archive_bytes(),
     )

@@ -31,7 +31,7 @@ from edgeship.tools.bundle.description import (
     release_id,
     release_text,
 )
-from edgeship.vocabulary import Role
+from edgeship.vocabulary import Format, Role
 
 _INSTALLER: Final = files("edgeship.tools.bundle") / layout.INSTALLER_NAME
 
@@ -182,6 +182,13 @@ def _configuration_problems(
                 where=f"{where}: requires.any_of",
                 what="it does not say which runtimes load it",
                 found=repr(runtimes),
+                remedy="run `edgeship build` again",
+            )
+        if manifest.format is Format.TENSORRT and not item.is_kit:
+            yield Problem(
+                where=where,
+                what="it has no program that builds its engines",
+                expected=f"{layout.BUILDER_NAME} in the artifact",
                 remedy="run `edgeship build` again",
             )
         if manifest.target != target.name:

@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import edgeship
 from edgeship.artifact import Artifact
@@ -14,7 +15,9 @@ from edgeship.digests import json_sha256
 from edgeship.evidence import Evidence
 from edgeship.targets import Target
 from edgeship.tools.bundle import layout
-from edgeship.vocabulary import Place, Verdict
+from edgeship.vocabulary import Place, Role, Verdict
+
+_NOT_BUILT: Final = "engine not built: install.sh builds and compares it on the board"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,12 @@ class Judged:
         """Where it lies in a bundle."""
         manifest = self.artifact.manifest
         return layout.artifact_directory(str(manifest.format), manifest.precision)
+
+    @property
+    def is_kit(self) -> bool:
+        """Whether its engines are built on the board, at installation."""
+        files = self.artifact.manifest.files
+        return any(file.name == layout.BUILDER_NAME and file.role is Role.PROGRAM for file in files)
 
     @property
     def unmeasured(self) -> tuple[str, ...]:
@@ -111,6 +120,9 @@ def release_text(description: Description, *, files: int, size_bytes: int) -> by
         f"memory_bytes {memory}",
     ]
     for item in description.items:
+        if item.is_kit:  # which looks at the board's TensorRT itself
+            lines.append(f"kit {item.directory}")
+            continue
         needs = item.artifact.manifest.requires.any_of
         runtimes = ",".join(need.runtime for need in needs)
         lines.append(f"artifact {item.directory} {runtimes}")
@@ -132,6 +144,8 @@ def readme_text(description: Description) -> bytes:
     ]
     for item in description.items:
         lines += [f"  {item.directory}", *(f"    {line}" for line in _proven(item))]
+        if item.is_kit:
+            lines.append(f"    {_NOT_BUILT}; {item.directory}/engine then leads to the one to load")
     if description.unmeasured:
         lines += ["", "NOT MEASURED:", *(f"  {line}" for line in description.unmeasured)]
     wrapped = [part for line in lines for part in _wrapped(line)]
@@ -145,6 +159,7 @@ def _artifact_value(item: Judged) -> dict[str, object]:
         "artifact_id": manifest.artifact_id,
         "format": str(manifest.format),
         "precision": manifest.precision,
+        **({"engine": _NOT_BUILT} if item.is_kit else {}),
         "size_bytes": manifest.size_bytes,
         "requires": manifest.requires.to_json(),
         "verdict": str(worst_verdict(item.judgements)),

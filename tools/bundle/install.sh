@@ -5,6 +5,8 @@
 #   releases/ID        one directory for each release; never changed once it has this name
 #   releases/.new-ID   being copied        releases/.old-ID   being removed
 #   current, previous  links to releases/ID, replaced by rename(2)
+#   engines/KEY        TensorRT engines that were built here, shared by releases of the same kit;
+#                      releases/ID/artifacts/tensorrt-kit/engine is a link to the one to load
 #   .lock              held with flock(2): the kernel lets go of it when its holder ends, however
 set -eu
 umask 022
@@ -70,6 +72,7 @@ options:
                    ~/.local/share/edgeship/NAME for others than root)
   --python PROGRAM the Python that has the runtime (default: python3)
   --deadline S     seconds that the self-test of one artifact may take (default: 900)
+  --build-deadline S   seconds that building one TensorRT engine may take (default: 7200)
 EOF
 }
 
@@ -151,6 +154,11 @@ check_board() { # every problem at once
         done <<EOF
 $missing
 EOF
+        for kit in $(fact kit); do # there is no such cache: what was built before is no matter of the board
+            status=0
+            "$python" "$here/$kit/build_engine.py" "$here/$kit" --cache "$here/engines" --check >/dev/null || status=$?
+            [ "$status" -eq 0 ] || problem "$(code_of "$status")" "no engine of $kit can be built here, see above"
+        done
     fi
     free_kb=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB$/\1/p' /proc/meminfo 2>/dev/null) || true
     needed_kb=$(($(fact memory_bytes) / 1024))
@@ -166,6 +174,7 @@ check_disk() { # room for the release, and for what a file system loses on each 
     # df -P: device, blocks, used, available, share, mount point; only the share has its %.
     free_kb=$(df -Pk "$place" | sed -n '2s/^.* \([0-9][0-9]*\)  *[0-9-][0-9-]*%.*$/\1/p')
     needed_kb=$(($(fact bytes) / 1024 + $(fact files) * 8 + 1024))
+    [ -z "$(fact kit)" ] || needed_kb=$((needed_kb * 2)) # engines hold the weights again
     [ -z "$free_kb" ] || [ "$free_kb" -ge "$needed_kb" ] ||
         fail $EXIT_REFUSED "$place has $free_kb kB free and $needed_kb kB are needed: make room, or choose another place with --prefix"
 }
@@ -216,16 +225,88 @@ remove_release() { # SLOT: it never stands half removed under its name
     rm -rf -- "$prefix/releases/.old-$1"
 }
 
-point() { # LINK SLOT: in one rename(2), so that a reader finds the old release or the new one
-    ln -s "releases/$2" "$prefix/.$1-new"
-    mv -fT -- "$prefix/.$1-new" "$prefix/$1" 2>/dev/null ||
-        "$python" -c 'import os, sys; os.rename(sys.argv[1], sys.argv[2])' "$prefix/.$1-new" "$prefix/$1" ||
-        fail $EXIT_FAILED "$prefix/$1 cannot be replaced: look at the disk, then run this again"
+replace_link() { # TARGET LINK NEW: in one rename(2), so that a reader finds the old one or the new one
+    rm -f -- "$3"
+    ln -s "$1" "$3"
+    mv -fT -- "$3" "$2" 2>/dev/null ||
+        "$python" -c 'import os, sys; os.rename(sys.argv[1], sys.argv[2])' "$3" "$2" ||
+        fail $EXIT_FAILED "$2 cannot be replaced: look at the disk, then run this again"
+}
+
+point() { # LINK SLOT
+    replace_link "releases/$2" "$prefix/$1" "$prefix/.$1-new"
+}
+
+code_of() { # STATUS of build_engine.py: the same codes, but for those that only this program has
+    case $1 in
+        "$EXIT_MISMATCH" | "$EXIT_MISSING" | "$EXIT_REFUSED") printf '%s' "$1" ;;
+        7) printf '%s' "$EXIT_MISMATCH" ;;
+        *) printf '%s' "$EXIT_FAILED" ;;
+    esac
+}
+
+kits_of() { # SLOT: directories of its TensorRT kits, which hold no blanks
+    sed -n 's/^kit //p' "$prefix/releases/$1/release.txt"
+}
+
+engine_of() { # Of the last event that comes in: the engine to use, below the cache, or nothing
+    sed -n '${/"event": *"end"/s/.*"engine": *"\([^"]*\)".*/\1/p;}'
+}
+
+build_engines() { # SLOT KIT: built here, held against the golden pack; then the slot links to one
+    place=$prefix/releases/$1/$2
+    log=$prefix/self-test.log
+    say "engines of $2: what is not there yet takes minutes to build ..."
+    mkdir -p -- "$prefix/engines"
+    status=0
+    "$python" "$place/build_engine.py" "$place" --cache "$prefix/engines" --reuse --deadline "$build_deadline" \
+        --end-with-parent >"$log" 9>&- || status=$?
+    engine=$(engine_of <"$log")
+    if [ "$status" -ne 0 ] || [ -z "$engine" ]; then
+        printf 'install.sh: no engine of %s serves (status %s): its story is in %s, and what TensorRT said in %s/engines\n' \
+            "$2" "$status" "$log" "$prefix" >&2
+        return "$(code_of "$status")"
+    fi
+    replace_link "../../../../engines/$engine" "$place/engine" "$place/.engine-new"
+    flush # before a link leads to it: TensorRT does not
+    say "engine of $2: $engine; edgeship evidence import takes $prefix/engines/${engine%/*}/engine_report.json"
+}
+
+has_engines() { # SLOT: whether each of its kits has an engine that this TensorRT and GPU can load
+    for kit in $(kits_of "$1"); do
+        place=$prefix/releases/$1/$kit
+        [ -f "$place/engine" ] || return 1
+        engine=$("$python" "$place/build_engine.py" "$place" --cache "$prefix/engines" --check 2>/dev/null | engine_of)
+        case $(readlink "$place/engine") in */engines/"${engine:-none}") ;; *) return 1 ;; esac
+    done
+}
+
+prune_engines() { # [KEPT]: those stay that a release links to, and those of kits with these identities
+    for place in "$prefix"/engines/*/; do
+        [ -d "$place" ] || continue
+        key=${place%/}
+        key=${key##*/}
+        case " ${1:-} " in *" ${key%%-*} "*) continue ;; esac
+        is_used=0
+        for link in "$prefix"/releases/*/artifacts/*/engine; do
+            case $(readlink "$link" 2>/dev/null) in */engines/"$key"/*) is_used=1 ;; esac
+        done
+        [ "$is_used" -eq 1 ] || rm -rf -- "$place"
+    done
+}
+
+kit_ids() { # the first 16 digits of its kits' identities, with which the names of their engines begin
+    for kit in $(fact kit); do
+        printf '%s ' "$(sed -n 's/.*"artifact_id": *"\([0-9a-f]\{16\}\).*/\1/p' "$here/$kit/manifest.json")"
+    done
 }
 
 self_test() { # SLOT: exit code for it; every artifact must match with a runtime of this board
     directory=$prefix/releases/$1
     log=$prefix/self-test.log
+    for kit in $(kits_of "$1"); do
+        build_engines "$1" "$kit" || return $?
+    done
     # Their names hold no blanks: format and precision.
     # shellcheck disable=SC2013
     for artifact in $(sed -n 's/^artifact \([^ ]*\) .*/\1/p' "$directory/release.txt"); do
@@ -263,7 +344,8 @@ choose_slot() { # the directory for this release: one that has it whole, else on
 
 is_installed() { # whether this release is current, and whole
     current=$(release_at current)
-    case $current in "$release" | "$release"-[0-9]*) is_whole "$prefix/releases/$current" ;; *) return 1 ;; esac
+    case $current in "$release" | "$release"-[0-9]*) ;; *) return 1 ;; esac
+    is_whole "$prefix/releases/$current" && has_engines "$current"
 }
 
 prune() { # the newest ones stay, and those that a link names
@@ -276,6 +358,7 @@ prune() { # the newest ones stay, and those that a link names
             remove_release "$slot"
         fi
     done
+    prune_engines
 }
 
 install_release() {
@@ -302,11 +385,12 @@ install_release() {
     current=$(release_at current)
     if [ "$code" -ne 0 ]; then
         [ "$is_copied" -eq 0 ] || remove_release "$slot"
+        prune_engines "$(kit_ids)" # what was built is there for the next try, with what TensorRT said
         fail "$code" "$name $release was not installed, current stays ${current:-nothing}: mend what the self-test says, then run this again"
     fi
     touch -- "$prefix/releases/$slot"
     # The link to what works now goes first: cut in between, both name it, and the next run goes on.
-    if [ -n "$current" ] && [ -d "$prefix/releases/$current" ]; then point previous "$current"; fi
+    if [ "$current" != "$slot" ] && [ -n "$current" ] && [ -d "$prefix/releases/$current" ]; then point previous "$current"; fi
     point current "$slot"
     flush
     prune
@@ -345,14 +429,16 @@ tell_status() {
         slot=$(basename -- "$directory")
         if is_whole "${directory%/}"; then say "release $slot: whole"; else say "release $slot: damaged"; fi
     done
+    for kit in $(kits_of "$current"); do say "engine of $kit: $(readlink "$prefix/releases/$current/$kit/engine")"; done
     is_whole "$prefix/releases/$current" || fail $EXIT_REFUSED "the current release is damaged: run sh install.sh --install of its archive"
+    has_engines "$current" || fail $EXIT_REFUSED "the current release has no engine that this board's TensorRT can load: run sh install.sh --install of its archive"
 }
 
 uninstall_all() {
     [ -d "$prefix/releases" ] || fail $EXIT_MISSING "nothing is installed in $prefix: name the place with --prefix"
     lock
     rm -f -- "$prefix/current" "$prefix/previous" "$prefix/self-test.log"
-    rm -rf -- "$prefix/releases"
+    rm -rf -- "$prefix/releases" "$prefix/engines"
     rm -f -- "$prefix/.lock"
     flush
     rmdir -- "$prefix" 2>/dev/null || say "$prefix holds files that are not ours: they stay"
@@ -361,16 +447,21 @@ uninstall_all() {
 
 main() {
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
-    action='' prefix='' python=python3 deadline=900
+    action='' prefix='' python=python3 deadline=900 build_deadline=7200
     while [ $# -gt 0 ]; do
         case $1 in
             --check | --install | --rollback | --status | --uninstall)
                 [ -z "$action" ] || fail $EXIT_USAGE "two actions: run this once for each"
                 action=${1#--}
                 ;;
-            --prefix | --python | --deadline)
+            --prefix | --python | --deadline | --build-deadline)
                 [ -n "${2:-}" ] || fail $EXIT_USAGE "$1 needs a value: see sh install.sh --help"
-                case $1 in --prefix) prefix=$2 ;; --python) python=$2 ;; --deadline) deadline=$2 ;; esac
+                case $1 in
+                    --prefix) prefix=$2 ;;
+                    --python) python=$2 ;;
+                    --deadline) deadline=$2 ;;
+                    --build-deadline) build_deadline=$2 ;;
+                esac
                 shift
                 ;;
             --help | -h)
@@ -381,7 +472,7 @@ main() {
         esac
         shift
     done
-    case $deadline in *[!0-9]*) fail $EXIT_USAGE "--deadline $deadline is no number of seconds" ;; esac
+    case $deadline$build_deadline in *[!0-9]*) fail $EXIT_USAGE "--deadline $deadline, --build-deadline $build_deadline: one is no number of seconds" ;; esac
     [ -n "$action" ] || { usage >&2; exit $EXIT_USAGE; }
     read_facts
     choose_prefix

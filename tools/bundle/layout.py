@@ -9,6 +9,8 @@ from typing import Final
 SCHEMA: Final = 1
 ARTIFACTS: Final = "artifacts"
 BOARD_NAME: Final = "edgeship-board.pyz"
+BUILDER_NAME: Final = "build_engine.py"
+"""Of a TensorRT kit: what builds its engines on the board."""
 DESCRIPTION_NAME: Final = "bundle.json"
 FACTS_NAME: Final = "release.txt"
 INSTALLER_NAME: Final = "install.sh"

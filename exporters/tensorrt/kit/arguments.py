@@ -41,6 +41,9 @@ def parse(arguments: List[str]) -> argparse.Namespace:
     parser.add_argument(
         "--deadline", type=_positive, default=7200, metavar="S", help="of one build (%(default)s)"
     )
+    parser.add_argument(
+        "--end-with-parent", action="store_true", help="stop where the program that runs this ends"
+    )
     parser.add_argument("--root", default="/", help=argparse.SUPPRESS)  # where /proc is
     return parser.parse_args(arguments)
 

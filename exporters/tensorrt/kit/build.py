@@ -6,7 +6,7 @@ import time
 from typing import Any, Dict, List
 
 from edgeship.exporters.tensorrt.kit.child import stopped_of
-from edgeship.exporters.tensorrt.kit.engines import RECORD_SCHEMA, Record, Store, write_json
+from edgeship.exporters.tensorrt.kit.engines import RECORD_SCHEMA, Record, Store, sync, write_json
 from edgeship.exporters.tensorrt.kit.kit_file import Graph, Kit, file_sha256
 from edgeship.exporters.tensorrt.kit.onnx_wire import read_graph
 from edgeship.exporters.tensorrt.kit.process import Ended, death_of, run_process
@@ -78,6 +78,7 @@ def build_candidate(
         os.replace(timing_cache, store.timing_cache)
     record = _record(kit, graph, toolchain, engine, ended)
     record["workspace_mib"] = workspace_mib
+    sync(engine)  # the record that names it goes there too, and the one before is removed
     os.replace(engine, store.path(record["file"]))
     write_json(store.candidate_path(graph), record)
     return record

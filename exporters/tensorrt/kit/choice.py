@@ -31,12 +31,15 @@ def kept_choice(last: Dict[str, Any], digests: Dict[str, str], *, with_times: bo
     return Choice(chosen, str(last["reason"]))
 
 
-def choose_engine(medians_ms: Dict[str, List[float]], passed: List[str]) -> Choice:
+def choose_engine(
+    medians_ms: Dict[str, List[float]], passed: List[str], *, is_device: bool = True
+) -> Choice:
     """INT8 only where it was faster than FP16 in every round: FP16 is the more accurate.
 
     Args:
         medians_ms: Median latencies of each round, by graph; absent where it was not measured.
         passed: Graphs whose engines match the golden pack.
+        is_device: Whether the times are a device's; others decide here too, and are not told.
     """
     if not passed:
         return Choice(None, "no engine passed")
@@ -45,9 +48,8 @@ def choose_engine(medians_ms: Dict[str, List[float]], passed: List[str]) -> Choi
     fp16, int8 = medians_ms.get("fp16"), medians_ms.get("int8")
     if not fp16 or not int8:
         return Choice("fp16", "FP16 and INT8 were not both measured: INT8 has to be the faster one")
-    numbers: Dict[str, Any] = {"fast": max(int8), "slow": min(fp16)}
+    numbers = f"median up to {max(int8):.3f} ms, FP16 from {min(fp16):.3f}"
+    shown = numbers if is_device else "by times that are no latency"
     if max(int8) < min(fp16):
-        text = "INT8 was faster in every round (median up to {fast:.3f} ms, FP16 from {slow:.3f})"
-        return Choice("int8", text.format(**numbers))
-    text = "INT8 is not faster in every round (median up to {fast:.3f} ms, FP16 from {slow:.3f})"
-    return Choice("fp16", text.format(**numbers))
+        return Choice("int8", f"INT8 was faster in every round ({shown})")
+    return Choice("fp16", f"INT8 is not faster in every round ({shown})")

@@ -123,7 +123,7 @@ class Store:
     def publish(self, graph: Graph) -> None:
         """Let the candidate serve from now on; the one before goes."""
         os.replace(self.candidate_path(graph), self.record_path(graph))
-        _sync(self.directory)
+        sync(self.directory)
         self.clear()
 
     def clear(self) -> None:
@@ -177,11 +177,12 @@ def write_json(path: str, value: Dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    _sync(os.path.dirname(path))
+    sync(os.path.dirname(path))
 
 
-def _sync(directory: str) -> None:
-    number = os.open(directory, os.O_RDONLY)
+def sync(path: str) -> None:
+    """Have a file, or the names in a directory, on the disk."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

@@ -6,6 +6,7 @@ from typing import Any, Dict, List
 from edgeship.exporters.tensorrt.kit.arguments import parse
 from edgeship.exporters.tensorrt.kit.child import OPTION, run_child
 from edgeship.exporters.tensorrt.kit.events import standard_events
+from edgeship.exporters.tensorrt.kit.process import end_with_parent
 from edgeship.exporters.tensorrt.kit.stopped import EXIT_STATUSES, Stopped
 from edgeship.exporters.tensorrt.kit.work import Work
 
@@ -17,7 +18,10 @@ def main(arguments: List[str]) -> int:
     events = standard_events()
     values: Dict[str, Any]
     try:
-        work = Work(parse(arguments), [sys.executable, sys.argv[0], OPTION], events)
+        options = parse(arguments)
+        if options.end_with_parent:
+            end_with_parent()
+        work = Work(options, [sys.executable, sys.argv[0], OPTION], events)
         values = work.run()
     except Stopped as error:
         values = {"outcome": error.outcome, "message": error.message}

@@ -98,6 +98,12 @@ def run_process(
     )
 
 
+def end_with_parent() -> None:
+    """Have the kernel end this process where the one that started it ends, however that is."""
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
 def death_of(ended: Ended, what: str) -> Stopped:
     """Outcome and one sentence for a process that did not do its work."""
     said = [line for line in ended.lines if memory.says_out_of_memory(line)]

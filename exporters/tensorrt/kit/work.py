@@ -63,7 +63,8 @@ class Work:
                 if kept.graph is not None:
                     return self._keep(kept, passed, store)
             self._measure(kit, passed, toolchain, store, report)
-            choice = choose_engine(report.medians_ms, [graph.name for graph in passed])
+            names = [graph.name for graph in passed]
+            choice = choose_engine(report.medians_ms, names, is_device=self._is_device(toolchain))
             return self._end(report, choice, passed, store)
 
     def _workspace(self, kit: Kit) -> int:
@@ -227,8 +228,11 @@ class Work:
         for name, values in found.items():
             report.add_measurement(name, values)
             self._events.say("latency", graph=name, **values["latency"])
-            if self._emulation is None and toolchain.stand_in is None:
+            if self._is_device(toolchain):
                 self._events.tell(_LATENCY.format(name, **values["latency"]))
+
+    def _is_device(self, toolchain: Toolchain) -> bool:
+        return self._emulation is None and toolchain.stand_in is None
 
     def _keep(self, kept: Choice, passed: List[Graph], store: Store) -> Dict[str, Any]:
         self._events.tell(f"use {kept.graph}, as before: {kept.reason}")

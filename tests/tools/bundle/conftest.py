@@ -32,10 +32,20 @@ def shell(request: pytest.FixtureRequest) -> list[str]:
 @pytest.fixture(scope="session")
 def releases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Four releases of one product, unpacked."""
-    directory = tmp_path_factory.mktemp("releases")
+    return unpacked_releases(tmp_path_factory.mktemp("releases"), is_kit=False)
+
+
+@pytest.fixture(scope="session")
+def kit_releases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same of TensorRT kits."""
+    return unpacked_releases(tmp_path_factory.mktemp("releases"), is_kit=True)
+
+
+def unpacked_releases(directory: Path, *, is_kit: bool) -> list[Path]:
     unpacked = []
     for number in range(4):
-        artifact = made.make_artifact(directory / f"artifact{number}", f"ok {number}")
+        kind = {"is_kit": True, "precision": "kit"} if is_kit else {}
+        artifact = made.make_artifact(directory / f"artifact{number}", f"ok {number}", **kind)
         bundled = made.make_bundle(directory, artifact)
         with tarfile.open(bundled.path) as archive:
             archive.extractall(directory, filter="data")

@@ -24,6 +24,7 @@ from edgeship.evidence import Evidence
 from edgeship.targets import Arch, Target, load_target
 from edgeship.tools.bundle.bundle import Bundle, bundle
 from edgeship.tools.bundle.description import Judged
+from edgeship.tools.bundle.layout import BUILDER_NAME
 from edgeship.vocabulary import Format, Metric, Place, Role, Rung
 
 STAND_IN: Final = """\
@@ -48,13 +49,19 @@ end(text.split()[0] if golden == "golden of " + text else "damaged")
 
 QUICK_PYTHON: Final = """\
 #!/bin/sh
+case ${1:-} in */build_engine.py)
+    key=$(sed -n 's/.*"artifact_id": *"\\([0-9a-f]\\{16\\}\\).*/\\1/p' "$2/manifest.json")-trt1-sm1
+    [ "$5" = --check ] || { mkdir -p "$4/$key" && echo engine >"$4/$key/a.plan"; }
+    [ ! -f "$4/$key/a.plan" ] || echo '{"event": "end", "engine": "'"$key"'/a.plan"}'
+    exit 0 ;;
+esac
 [ "${6:-}" = self-test ] || exit 0
 read -r outcome _ <"$7/model.onnx" || [ -n "$outcome" ]
 [ "$outcome" != silent ] || exit 0
 echo '{"event": "end", "outcome": "'"$outcome"'"}'
 [ "$outcome" = ok ]
 """
-"""In place of Python, where what is tested is what install.sh makes of the outcome."""
+"""In place of Python, where what is tested is what install.sh makes of the outcome, or engine."""
 
 EVIDENCE: Final = Evidence(
     rung=Rung.MATCHES,
@@ -92,8 +99,9 @@ def make_artifact(
     runtimes: Sequence[str] = ("litert", "onnxruntime"),
     labels: str = "labels.txt",
     memory_bytes: int = 1000,
+    is_kit: bool = False,
 ) -> Artifact:
-    """An artifact as a build leaves it, whose model is a text."""
+    """An artifact as a build leaves it, whose model is a text; a kit has an empty builder."""
     (directory / "golden").mkdir(parents=True)
     (directory / "model.onnx").write_text(text)
     (directory / "golden/golden.json").write_text(f"golden of {text}")
@@ -103,10 +111,13 @@ def make_artifact(
         labels: Role.LABELS,
         "golden/golden.json": Role.GOLDEN,
     }
+    if is_kit:
+        (directory / BUILDER_NAME).write_text("")
+        roles[BUILDER_NAME] = Role.PROGRAM
     manifest = Manifest(
         edgeship="0.1.0",
         target="raspberry-pi-4",
-        format=Format.ONNX,
+        format=Format.TENSORRT if is_kit else Format.ONNX,
         precision=precision,
         files=tuple(describe_file(directory, name, role) for name, role in roles.items()),
         source={"checkpoint_sha256": hashlib.sha256(text.encode()).hexdigest()},

@@ -65,3 +65,11 @@ def test_the_choice_of_the_last_report_is_kept_while_its_engines_are_the_same() 
         assert kept_choice(last, found, with_times=True).graph is None
     assert kept_choice(last_report(), {"fp16": "f" * 64}, with_times=True).graph is None
     assert kept_choice(unmeasured, digests, with_times=False).graph == "int8"
+
+
+def test_times_that_are_no_latency_decide_and_are_not_told() -> None:
+    medians = {"fp16": [2.0, 2.1], "int8": [1.0, 1.1]}
+    assert "1.100 ms" in choose_engine(medians, BOTH).reason
+    choice = choose_engine(medians, BOTH, is_device=False)
+    assert choice.graph == "int8"
+    assert " ms" not in choice.reason
