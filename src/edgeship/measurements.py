@@ -47,6 +47,8 @@ class SpeedShare:
         outside_delegate: Operators that the runtime's delegate takes in the float file and leaves
             in the artifact, by name.
         threads: Of the runtime.
+        delegates: Of an artifact that is slower, where its runtime has a delegate: what that one
+            takes and what the rest costs, in one line.
     """
 
     float_ratio: float
@@ -54,10 +56,13 @@ class SpeedShare:
     wall_ratio: float
     outside_delegate: Mapping[str, int]
     threads: int
+    delegates: str = ""
 
     def to_json(self) -> dict[str, object]:
         """As in the manifest."""
+        told = {"delegates": self.delegates} if self.delegates else {}
         return {
+            **told,
             "float_ratio": self.float_ratio,
             "spread": list(self.spread),
             "wall_ratio": self.wall_ratio,

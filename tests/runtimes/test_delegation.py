@@ -92,12 +92,14 @@ def has_delegate(file: Path) -> bool:
 
 def test_an_integer_hard_swish_cuts_the_graph(tmp_path: Path) -> None:
     file = write_chain(tmp_path / "int8.tflite", CHAIN, is_integer=True)
-    assert examine_delegation(file) == Delegation(partitions=3, outside={"HARD_SWISH": 2})
+    places = tuple(place for place, name in enumerate(CHAIN) if name == "HARD_SWISH")
+    expected = Delegation(partitions=3, outside={"HARD_SWISH": 2}, places=places)
+    assert examine_delegation(file) == expected
 
 
 def test_a_float_hard_swish_does_not(tmp_path: Path) -> None:
     file = write_chain(tmp_path / "fp32.tflite", CHAIN, is_integer=False)
-    assert examine_delegation(file) == Delegation(partitions=1, outside={})
+    assert examine_delegation(file) == Delegation(partitions=1, outside={}, places=())
 
 
 @pytest.mark.parametrize("is_integer", [True, False], ids=["int8", "fp32"])
@@ -122,8 +124,10 @@ def test_a_product_needs_a_right_side_whose_zero_point_is_0(
 
 
 def test_only_operators_that_the_float_file_delegates_have_fallen_out() -> None:
-    integer = Delegation(partitions=4, outside={"STRIDED_SLICE": 4, "AVERAGE_POOL_2D": 1, "PAD": 3})
-    floating = Delegation(partitions=3, outside={"STRIDED_SLICE": 4, "PAD": 1, "GATHER": 2})
+    outside = {"STRIDED_SLICE": 4, "AVERAGE_POOL_2D": 1, "PAD": 3}
+    integer = Delegation(partitions=4, outside=outside, places=tuple(range(8)))
+    outside = {"STRIDED_SLICE": 4, "PAD": 1, "GATHER": 2}
+    floating = Delegation(partitions=3, outside=outside, places=tuple(range(7)))
     assert fallen_out(integer, floating) == {"AVERAGE_POOL_2D": 1, "PAD": 2}
 
 

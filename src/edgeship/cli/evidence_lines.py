@@ -43,6 +43,8 @@ def host_lines(item: PlannedArtifact, evidence: Evidence) -> Iterator[str]:
             precision=item.recipe.precision,
         )
         yield f"speed: {item.name}: {line}"
+        if speed.delegates:
+            yield f"delegates: {item.name}: {speed.delegates}"
     if evidence.rates is not None:
         line = rates_line(evidence.rates, where=evidence.where)
         yield f"speed: {item.name}: {line}"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from edgeship.contract import TensorSpec
+from edgeship.errors import ExportFailed
+from edgeship.evaluate.delegates import check_delegates
 from edgeship.evaluate.speed import compare_speed
 from edgeship.exporters.protocol import Lowered
 from edgeship.measurements import SpeedShare
@@ -48,18 +50,27 @@ def measure_speed(
     stored = encode_inputs(sample, inputs, payload.contract)
     floats = encode_inputs(sample, inputs, lowered.contract)
     found = compare_speed(lambda: one.run(stored), lambda: other.run(floats))
-    outside = {}
+    outside, delegates = {}, ""
     if lowered.runtime == _DELEGATING:
         outside = fallen_out(examine_delegation(file), examine_delegation(lowered.file))
+        delegates = _explanation(file) if found.is_slower else ""
     share = SpeedShare(
         float_ratio=found.ratio,
         spread=found.spread,
         wall_ratio=found.wall_ratio,
         outside_delegate=outside,
         threads=_THREADS,
+        delegates=delegates,
     )
     text = json.dumps(share.to_json(), indent=1, allow_nan=False)
     (directory / _NAME).write_text(text, encoding="utf-8")
+
+
+def _explanation(file: Path) -> str:
+    try:
+        return check_delegates(file).line
+    except ExportFailed:  # an operator does not run by itself, on values that were made up
+        return ""
 
 
 def read_speed(directory: Path) -> SpeedShare:

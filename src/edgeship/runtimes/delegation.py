@@ -26,10 +26,12 @@ class Delegation:
         partitions: Pieces that XNNPACK runs, 1 where it takes the whole graph.
         outside: How many operators run outside of it, by their name in the TFLite schema, in the
             order in which the first of each runs.
+        places: Which ones these are in the main subgraph's list of operators, from 0 on.
     """
 
     partitions: int
     outside: Mapping[str, int]
+    places: tuple[int, ...]
 
 
 def examine_delegation(file: Path) -> Delegation:
@@ -46,8 +48,14 @@ def examine_delegation(file: Path) -> Delegation:
     operators, single = _plan(file, is_fused=False)
     _, fused = _plan(file, is_fused=True)
     taken = {tensor for node in single for tensor in _outputs(node)}
-    outside = Counter(node["op_name"] for node in operators if taken.isdisjoint(_outputs(node)))
-    return Delegation(partitions=len(fused), outside=dict(outside))
+    outside = {
+        place: str(node["op_name"])
+        for place, node in enumerate(operators)
+        if taken.isdisjoint(_outputs(node))
+    }
+    return Delegation(
+        partitions=len(fused), outside=dict(Counter(outside.values())), places=tuple(outside)
+    )
 
 
 def fallen_out(integer: Delegation, floating: Delegation) -> dict[str, int]:
