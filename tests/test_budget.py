@@ -401,6 +401,41 @@ def test_the_last_latency_of_each_runtime_counts() -> None:
     assert verdicts == [Verdict.PASS, Verdict.PASS]
 
 
+@pytest.mark.parametrize("serving", [0, 1])
+def test_of_the_engines_of_one_board_the_one_that_serves_is_judged(serving: int) -> None:
+    engines = [_board(latency=_latency(1.0 + index)) for index in range(2)]
+    engines[1 - serving] = engines[1 - serving].set_aside()
+    (judgement,) = _only("latency_p95", *engines)
+    assert judgement.detail.startswith(f"latency_p95 {1 + serving} ms")
+    kept = [Evidence.from_json(item.to_json()) for item in engines]
+    assert [item.serves for item in kept] == [serving == 0, serving == 1]
+    (judgement,) = _only("latency_p95", engines[1 - serving])
+    assert judgement.verdict is Verdict.UNMEASURED
+
+
+def test_an_engine_that_was_set_aside_does_not_fail_the_one_that_serves() -> None:
+    failure = Failure(outcome="mismatch", detail="the int8 engine differs")
+    wrong = _board(failure=failure)
+    right = _board(latency=_latency(1.0))
+    assert _only("device", right, wrong.set_aside()) == []
+    (judgement,) = _only("device", right, wrong)
+    assert judgement.exit_code is ExitCode.DEVICE_MISMATCH
+
+
+def test_accuracy_in_an_engine_is_asked_of_the_board() -> None:
+    bare = _evidence_in("onnxruntime", stand_in=True)
+    kit = replace(_manifest(bare), format=Format.TENSORRT, requires=_needs("tensorrt"))
+    told = replace(kit, evidence=(bare, _board(runtime="tensorrt")))
+    for manifest, remedy in (
+        (kit, "`edgeship evidence import`"),
+        (told, "`edgeship test --device"),
+    ):
+        *_, judgement = judge_artifact(manifest, Budget(), metric="top1")
+        assert judgement.verdict is Verdict.UNMEASURED
+        assert remedy in judgement.detail
+        assert "on this host" not in judgement.detail
+
+
 @pytest.mark.parametrize(
     ("peak", "verdict"), [(70_000_000, Verdict.PASS), (74_000_001, Verdict.FAIL)]
 )

@@ -114,6 +114,28 @@ def test_percentile_of_a_constant_is_the_constant() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        MIN_MAX,
+        percentile_policy(99.0),
+        *(RangePolicy(method=one) for one in (RangeMethod.EMA, RangeMethod.MSE, RangeMethod.KL)),
+    ],
+    ids=lambda policy: str(policy.method),
+)
+def test_what_a_policy_cuts_off_is_still_known(policy: RangePolicy) -> None:
+    values = np.random.default_rng(6).standard_normal(200_000).astype(np.float32)
+    values[7] = 9.0
+    item = empty_statistics(4)
+    for part in np.split(values, 4):
+        item.add(part.reshape(1, 1, -1), 1)
+    solved = solve_ranges({"x": item}, policy)
+    assert solved.unclipped == {"x": Range(low=float(values.min()), high=9.0)}
+    is_cut = policy.method is not RangeMethod.MIN_MAX
+    assert (solved.by_name["x"].high < 9.0) == is_cut
+    assert ("x" in solved.seen) == is_cut
+
+
 def test_dead_tensors_are_listed_and_ranged() -> None:
     statistics = {
         "alive": statistics_of([0.0, 1.0]),

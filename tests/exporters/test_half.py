@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,15 @@ def test_the_limits_of_what_is_seen(absmax: float, stays: bool, sign: int) -> No
         by_name={**seen.by_name, "out": Range(low=ends[0], high=ends[1])}, dead=(), masks=()
     )
     assert ("n_out" in half_graph(proto, ranges, ()).stays) == stays
+
+
+def test_what_a_policy_cut_off_overflows_all_the_same() -> None:
+    proto = two_layers()
+    cut = replace(mild(proto), seen={"out": Range(low=-1, high=65504 / 4 + 1)})
+    stay = halve(proto, cut).stays["n_out"]
+    assert (stay.why, stay.tensor) == (Why.RANGE, "out")
+    rounding = output_rounding(proto, cut)["out"]
+    assert rounding == pytest.approx((65504 / 4 + 1) / 256)
 
 
 def test_what_was_never_seen_stays_in_float32() -> None:

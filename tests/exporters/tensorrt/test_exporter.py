@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from edgeship.artifact import RuntimeNeed
 from edgeship.calibration.observe import observe
-from edgeship.calibration.ranges import Ranges, solve_ranges
+from edgeship.calibration.ranges import Range, Ranges, solve_ranges
 from edgeship.contract import Contract, TensorSpec
 from edgeship.errors import ConfigurationError
 from edgeship.exporters.protocol import Card, Lowered, Payload, Recipe, Request, Source
 from edgeship.exporters.tensorrt.exporter import TensorRtExporter
 from edgeship.exporters.tensorrt.lints import RULES
+from edgeship.exporters.tensorrt.tensor_types import tensor_types
 from edgeship.project import (
     Factory,
     FactorySource,
@@ -268,6 +269,35 @@ def test_rules_keep_layers_out_of_int8(
                    if node.op_type == "Conv"}  # fmt: skip
         convolutions = [modules[name] for name in kept if name in modules]
         assert convolutions == ["layers.1.conv1.weight"]
+
+
+def beyond_half(net: Ready, *, is_cut: bool) -> Ready:
+    """Its last product reaches beyond FP16, and a policy cut that off or not."""
+    wide = Range(low=-1.0, high=70_000.0)
+    ranges = replace(net.ranges, seen={"logits": wide})
+    if not is_cut:
+        ranges = replace(net.ranges, by_name={**net.ranges.by_name, "logits": wide})
+    return replace(net, ranges=ranges)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+@pytest.mark.parametrize("board", BOARDS)
+def test_what_fp16_does_not_hold_stays_in_fp32_in_every_kit(
+    net: Ready, board: tuple[str, str | None], tmp_path: Path, is_cut: bool
+) -> None:
+    payload = emit(beyond_half(net, is_cut=is_cut), board, tmp_path, kit())
+    described = json.loads((tmp_path / "kit.json").read_text())
+    proto = onnx.load(tmp_path / "fp16.onnx")
+    (last,) = [node for node in proto.graph.node if "logits" in node.output]
+    if board[1] == "jetpack-7":  # the graph has the types: a product in float32, cast around
+        assert last.op_type == "Gemm"
+        assert {tensor_types(proto)[name].element for name in last.input} == {TensorProto.FLOAT}
+        assert described["graphs"][0]["float32_nodes"] == {}
+        return
+    for graph in described["graphs"]:
+        assert graph["float32_nodes"][last.name] == ["logits"]
+    (note,) = [note for note in payload.notes if "layers stay in FP32" in note]
+    assert ("cannot be told so" in note) == (described["tensorrt"]["version"] == "8.2.1")
 
 
 def test_a_rule_that_keeps_everything_leaves_no_int8_graph(net: Ready, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import pytest
 
-from edgeship.exporters.tensorrt.kit import emulation
 from edgeship.exporters.tensorrt.kit.emulation import emulation_of
 
 
@@ -10,7 +9,7 @@ from edgeship.exporters.tensorrt.kit.emulation import emulation_of
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Its root counts as `/`."""
     (tmp_path / "proc/device-tree").mkdir(parents=True)
-    monkeypatch.setattr(emulation.os.path, "realpath", lambda _path: "/")
+    monkeypatch.setattr("os.path.realpath", lambda _path: "/")
     return tmp_path
 
 

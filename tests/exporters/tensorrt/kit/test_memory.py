@@ -13,20 +13,32 @@ from edgeship.exporters.tensorrt.kit.stopped import Stopped
 GIB = 1 << 30
 
 
+def none() -> None:
+    """No GPU with memory of its own, whatever this machine has."""
+
+
 @pytest.mark.parametrize(
     ("asked", "expected"), [(None, 1024), (256, 256), (1024, 1024), (3000, 1024)]
 )
 def test_the_workspace_is_a_quarter_of_what_is_free_at_most(
     asked: int | None, expected: int
 ) -> None:
-    assert workspace_mib(4 * GIB, 0.25, asked) == expected
+    assert workspace_mib(4 * GIB, 0.25, asked, none) == expected
 
 
 def test_too_little_memory_to_build_anything_is_said() -> None:
-    with pytest.raises(Stopped, match="60 MiB are free") as caught:
-        workspace_mib(60 << 20, 0.25, None)
+    with pytest.raises(Stopped, match=r"60 MiB are free.*add swap") as caught:
+        workspace_mib(60 << 20, 0.25, None, none)
     assert caught.value.outcome == "out-of-memory"
-    assert workspace_mib(64 << 20, 0.25, None) == 16
+    assert workspace_mib(64 << 20, 0.25, None, none) == 16
+
+
+def test_a_gpu_with_memory_of_its_own_gives_the_workspace() -> None:
+    assert workspace_mib(64 * GIB, 0.25, None, lambda: 8 * GIB) == 2048
+    assert workspace_mib(2 * GIB, 0.25, 4000, lambda: 24 * GIB) == 4000
+    with pytest.raises(Stopped, match="60 MiB of the GPU's own memory are free") as caught:
+        workspace_mib(64 * GIB, 0.25, None, lambda: 60 << 20)
+    assert "swap" not in caught.value.message
 
 
 def test_counters_are_those_of_the_system_and_of_the_group(tmp_path: Path) -> None:
