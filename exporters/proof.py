@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from edgeship.errors import ExportFailed, Problem
+from edgeship.source.difference import relative_difference
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edgeship.exporters.protocol import Source
     from edgeship.runtimes.protocol import Session
 
@@ -42,12 +41,3 @@ def prove(session: Session, source: Source, *, where: str) -> None:
                     remedy="look for randomness or data-dependent branches in the module",
                 )
                 raise ExportFailed(problem)
-
-
-def relative_difference(expected: np.ndarray, found: np.ndarray) -> float:
-    """Largest difference over the largest expected magnitude; NaN if either holds NaN."""
-    import numpy as np
-
-    wanted = expected.astype(np.float64)  # booleans and unsigned integers cannot be subtracted
-    scale = float(np.abs(wanted).max(initial=0.0)) or 1.0
-    return float(np.abs(wanted - found).max(initial=0.0)) / scale

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,14 @@ metric = "top1"
 [targets.raspberry-pi-4]
 formats = ["onnx"]
 """
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_rewrites() -> Iterator[None]:
+    """Builds try no rewrites but in the tests that are about them: each costs seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgeship.pipeline.equalization.REWRITES", {})
+        yield
 
 
 @pytest.fixture(scope="session")

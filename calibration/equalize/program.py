@@ -52,7 +52,9 @@ class FloatProgram:
 
     def copy(self) -> FloatProgram:
         """One of its own tensors and nodes: the original stays as it is."""
-        return replace(self, model=replace(self.model, module=copy.deepcopy(self.module)))
+        with quiet_torch():  # torch copies its own trees in a way that it warns of
+            module = copy.deepcopy(self.module)
+        return replace(self, model=replace(self.model, module=module))
 
     def tensor(self, node: object) -> Tensor:
         """The parameter or buffer of a get_attr node; edits of it in place are edits of the model.

@@ -10,7 +10,7 @@ from typing import Final
 
 from edgeship.budget import Budget
 from edgeship.contract import Preprocess, TensorSpec
-from edgeship.vocabulary import Format, Layout, Output, RangeMethod, Task
+from edgeship.vocabulary import Format, Layout, Output, RangeMethod, RewriteName, Task
 
 DEFAULT_PERCENTILE: Final = 99.999
 """Share inside of the range; at 99.99 MiniLM already fell from cosine .94 to .85 (measured)."""
@@ -142,6 +142,23 @@ class RangePolicy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EqualizePolicy:
+    """Which rewrites the float model gets before an integer file is made of it.
+
+    Attributes:
+        names: These, each where it applies; None for "auto": those whose measured result is better.
+    """
+
+    names: tuple[RewriteName, ...] | None = None
+
+    def __str__(self) -> str:
+        """As it is written in the project file, names joined by commas."""
+        if self.names is None:
+            return "auto"
+        return ", ".join(self.names) or "off"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """One rule of a recipe: modules whose name matches the glob get this precision."""
 
@@ -159,6 +176,7 @@ class FormatSection:
     format: Format
     precisions: tuple[str, ...] | None = None
     ranges: RangePolicy = RangePolicy()
+    equalize: EqualizePolicy = EqualizePolicy()
     rules: tuple[Rule, ...] = ()
     is_strict: bool = False
     context: int | None = None

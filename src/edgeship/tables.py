@@ -128,6 +128,10 @@ class Table:
         """A list of finite numbers."""
         return self._list(key, (int, float), "a list of finite numbers", _finite)
 
+    def word_or_texts(self, key: str) -> str | tuple[str, ...] | None:
+        """A string, or several in a list."""
+        return self.text(key) if isinstance(self._value.get(key), str) else self.texts(key)
+
     def integers(self, key: str) -> tuple[int, ...] | None:
         """A list of integers, each at least 1."""
         return self._list(key, (int,), "a list of integers from 1 on", _positive)

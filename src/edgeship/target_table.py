@@ -10,6 +10,7 @@ from edgeship.budget import Budget
 from edgeship.errors import unknown_name
 from edgeship.project import (
     DEFAULT_PERCENTILE,
+    EqualizePolicy,
     FormatSection,
     RangePolicy,
     Rule,
@@ -18,9 +19,17 @@ from edgeship.project import (
 from edgeship.quantities import bytes_from_text, fraction_from_points, milliseconds_from_text
 from edgeship.table_values import existing_path
 from edgeship.tables import Table
-from edgeship.vocabulary import PRECISIONS, RULE_PRECISIONS, Format, Place, RangeMethod
+from edgeship.vocabulary import (
+    PRECISIONS,
+    RULE_PRECISIONS,
+    Format,
+    Place,
+    RangeMethod,
+    RewriteName,
+)
 
 _OFF: Final = "off"
+_AUTO: Final = "auto"
 
 
 def read_target(name: str, table: Table, directory: Path) -> TargetSection:
@@ -54,6 +63,7 @@ def _read_format(format_: Format, target: Table, directory: Path) -> FormatSecti
     ranges = _read_ranges(table)
     rules = tuple(rule for below in table.array("rules") if (rule := _read_rule(below, format_)))
     is_gguf = format_ is Format.GGUF
+    equalize = EqualizePolicy() if is_gguf else _read_equalize(table)
     is_strict = table.boolean("strict") if is_gguf else None
     context = table.integer("context", minimum=1) if is_gguf else None
     converter = existing_path(table, "converter", directory, kind="file") if is_gguf else None
@@ -62,6 +72,7 @@ def _read_format(format_: Format, target: Table, directory: Path) -> FormatSecti
         format=format_,
         precisions=precisions,
         ranges=ranges,
+        equalize=equalize,
         rules=rules,
         is_strict=is_strict is True,
         context=context,
@@ -125,6 +136,34 @@ def _read_ranges(table: Table) -> RangePolicy:
         )
         return RangePolicy()
     return RangePolicy(method=method, percentile=percentile)
+
+
+def _read_equalize(table: Table) -> EqualizePolicy:
+    """`"auto"`, `"off"`, or a list of rewrites."""
+    value = table.word_or_texts("equalize")
+    if value is None or value == _AUTO:
+        return EqualizePolicy()
+    if value == _OFF:
+        return EqualizePolicy(names=())
+    known = [str(name) for name in RewriteName]
+    if isinstance(value, str):
+        table.problem(
+            "equalize",
+            "the value cannot be read",
+            expected=f'"{_AUTO}", "{_OFF}", or a list of {", ".join(known)}',
+            found=repr(value),
+            remedy=f'write equalize = ["{value}"]' if value in known else "change the value",
+        )
+        return EqualizePolicy()
+    for name in value:
+        if name not in known:
+            table.problems.append(
+                unknown_name(
+                    kind="rewrite", name=name, choices=known, where=table.where("equalize")
+                )
+            )
+    names = [RewriteName(name) for name in value if name in known]
+    return EqualizePolicy(names=tuple(dict.fromkeys(names)))
 
 
 def _read_budget(target: Table) -> Budget:

@@ -51,7 +51,7 @@ def test_plan_writes_nothing(project: Path, capsys: pytest.CaptureFixture[str]) 
     before = sorted(project.rglob("*"))
     assert main(["plan", "-p", str(project / "edgeship.toml")]) == 0
     assert sorted(project.rglob("*")) == before
-    assert "lower, observe, audit, emit" in capsys.readouterr().out
+    assert "equalize, lower, observe, audit, emit" in capsys.readouterr().out
 
 
 def test_targets_lists_the_catalogue(capsys: pytest.CaptureFixture[str]) -> None:

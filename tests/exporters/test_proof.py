@@ -8,7 +8,7 @@ from torch import nn
 
 from edgeship.contract import Contract, TensorSpec
 from edgeship.errors import ExportFailed
-from edgeship.exporters.proof import prove, relative_difference
+from edgeship.exporters.proof import prove
 from edgeship.exporters.protocol import Source
 from edgeship.source.model import Model
 
@@ -50,16 +50,3 @@ def test_another_value_is_refused_with_its_output_and_sample(error: float) -> No
         prove(Off(error), source(), where="graph")
     (problem,) = raised.value.problems
     assert problem.where == "graph: output 'y', sample 0"
-
-
-def test_the_difference_is_relative_to_the_largest_magnitude() -> None:
-    expected = np.array([-8, 0, 4], np.float32)
-    assert relative_difference(expected, expected + np.float32(2)) == 0.25
-    zeros = np.zeros(3, np.float32)
-    assert relative_difference(zeros, zeros + np.float32(2)) == 2
-    assert relative_difference(np.zeros(0, np.float32), np.zeros(0, np.float32)) == 0
-
-
-def test_integers_and_booleans_are_compared_as_numbers() -> None:
-    assert relative_difference(np.array([0, 255], np.uint8), np.array([255, 0], np.int32)) == 1
-    assert relative_difference(np.array([True, False]), np.array([True, False])) == 0

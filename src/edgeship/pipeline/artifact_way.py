@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeship.calibration.samples import select_samples
 from edgeship.evaluate.outputs import read_outputs
@@ -15,10 +17,17 @@ from edgeship.pipeline import evaluation, stages
 from edgeship.pipeline.audit import audit_samples, read_audit
 from edgeship.pipeline.board_sample import BoardSample, tensor_sample
 from edgeship.pipeline.cache import StageKey
+from edgeship.pipeline.candidate import Trials
+from edgeship.pipeline.equalization import load_rewritten, write_equalized
+from edgeship.pipeline.equalize_keys import equalize_key
+from edgeship.pipeline.equalized import Equalized, read_equalized
 from edgeship.pipeline.keys import ArtifactKeys, artifact_keys
 from edgeship.pipeline.speed import measure_speed, read_speed
 from edgeship.pipeline.way import Way
 from edgeship.story import Progress
+
+if TYPE_CHECKING:
+    from edgeship.source.model import Model
 
 
 class ArtifactWay(Way):
@@ -27,9 +36,33 @@ class ArtifactWay(Way):
     @cached_property
     def _keys(self) -> ArtifactKeys:
         imports = self._opened.imports(self.exporter)
+        self.equalized  # noqa: B018 - the keys of what follows depend on it
         keys = artifact_keys(self.item, self.exporter, self._workspace, self._data, imports)
         self._runner.used += keys.all()
         return keys
+
+    @cached_property
+    def equalized(self) -> Equalized:
+        """What became of the rewrites of the float model."""
+        imports = self._opened.imports(self.exporter)
+        key = equalize_key(self.item, self.exporter, self._workspace, self._data, imports)
+        if key is None:
+            return Equalized()
+        self._runner.used.append(key)
+
+        def work(path: Path, progress: Progress) -> None:
+            assert self._project.calibration is not None  # the plan refuses integers without
+            write_equalized(
+                self.item,
+                self.exporter,
+                self._opened.model,
+                checkpoint=self._checkpoint,
+                trials=Trials.of(self._data, self._project.calibration.samples),
+                directory=path,
+                progress=progress,
+            )
+
+        return read_equalized(self._run(key, work))
 
     @cached_property
     def lowered(self) -> Lowered:
@@ -38,14 +71,22 @@ class ArtifactWay(Way):
         Raises:
             ConfigurationError: The labels are not those of its output.
         """
-
-        def work(path: Path, _: Progress) -> None:
-            load = self._opened.load
-            stages.lower(self.exporter, load, self._checkpoint, self._data, path)
-
-        lowered = stages.read_lowered(self._run(self._keys.lower, work))
+        lowered = self._lowered(self._keys.lower, self._load_rewritten)
         evaluation.require_label_count(self._project, lowered.contract)
         return lowered
+
+    def _lowered(self, key: StageKey, load: Callable[[], Model]) -> Lowered:
+        def work(path: Path, _: Progress) -> None:
+            stages.lower(self.exporter, load, self._checkpoint, self._data, path)
+
+        return stages.read_lowered(self._run(key, work))
+
+    def _load_rewritten(self) -> Model:
+        """The float model with the rewrites that were kept."""
+        equalize, model = self._keys.equalize, self._opened.model
+        if equalize is None or not self.equalized.kept:
+            return model
+        return load_rewritten(self._workspace.cache.path(equalize), model)
 
     @cached_property
     def statistics(self) -> Path | None:
@@ -141,9 +182,12 @@ class ArtifactWay(Way):
         )
 
     def _speed(self, key: StageKey) -> SpeedShare:
+        """Against the float file of the model as it is: some rewrites make float slower."""
+
         def work(path: Path, _: Progress) -> None:
             inputs = self._project.model.input_specs()
-            measure_speed(self.lowered, self.emitted, inputs, self._data, path)
+            plain = self._lowered(self._keys.plain, self._opened.load)
+            measure_speed(plain, self.emitted, inputs, self._data, path)
 
         return read_speed(self._run(key, work))
 

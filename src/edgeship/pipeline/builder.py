@@ -88,10 +88,15 @@ class Builder:
                 "checkpoint_sha256": self._workspace.checkpoint_sha256(),
                 "lowered_sha256": way.lowered.sha256,
                 "statistics_sha256": statistics,
-                "recipe": item.recipe.to_json(),
+                "recipe": [*item.recipe.to_json(), *way.equalized.recipe()],
             },
             tools=package_versions(way.exporter.tools.packages),
             contract=way.payload.contract,
             requires=way.payload.requires,
-            notes=(*way.lowered.notes, *way.payload.notes, *way.audit),
+            notes=(
+                *way.lowered.notes,
+                *way.equalized.notes(),
+                *way.payload.notes,
+                *way.audit,
+            ),
         )

@@ -37,11 +37,15 @@ class StageCache:
 
     def has(self, key: StageKey) -> bool:
         """Whether there is a result; unlike `find` it does not mark it as used."""
-        return (self._directory / key.stage / key.digest).is_dir()
+        return self.path(key).is_dir()
+
+    def path(self, key: StageKey) -> Path:
+        """Where the result is, if there is one."""
+        return self._directory / key.stage / key.digest
 
     def find(self, key: StageKey) -> Path | None:
         """Directory of the result, if there is one."""
-        path = self._directory / key.stage / key.digest
+        path = self.path(key)
         if not path.is_dir():
             return None
         os.utime(path)

@@ -10,18 +10,19 @@ from edgeship.evidence import describe_host
 from edgeship.exporters.protocol import Exporter
 from edgeship.pipeline.cache import StageKey, stage_key
 from edgeship.pipeline.data import ProjectData
+from edgeship.pipeline.equalize_keys import equalize_key, is_rewritten
+from edgeship.pipeline.key_facts import card_facts, host_runtimes, model_facts
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, package_versions
-from edgeship.runtimes.protocol import load_runtime
 from edgeship.targets import target_facts
 from edgeship.vocabulary import Format
 
-_OBSERVE_VERSION: Final = 2
-_AUDIT_VERSION: Final = 1
+_OBSERVE_VERSION: Final = 3
+_AUDIT_VERSION: Final = 2
 _GOLDEN_VERSION: Final = 2
 _REFERENCE_VERSION: Final = 2
 _EVALUATE_VERSION: Final = 2
-_SPEED_VERSION: Final = 1
+_SPEED_VERSION: Final = 2
 _SAMPLE_PACKAGES: Final = ("numpy", "pillow")
 _TARGETED: Final = frozenset({"int8", "dynamic"})
 """Precisions whose files depend on facts of the target, whatever the format."""
@@ -34,9 +35,13 @@ _CARRYING: Final = frozenset({Format.TFLITE})
 class ArtifactKeys:
     """Keys of the stages of one artifact; None where the stage is not needed.
 
-    `evaluate` is by runtime: of each that the target lists and this host has.
+    Attributes:
+        plain: Of the lowering of the model as it is; `lower` is the same where no rewrite was kept.
+        evaluate: By runtime: of each that the target lists and this host has.
     """
 
+    equalize: StageKey | None
+    plain: StageKey
     lower: StageKey
     observe: StageKey | None
     audit: StageKey | None
@@ -49,6 +54,8 @@ class ArtifactKeys:
     def all(self) -> list[StageKey]:
         """Every key that there is."""
         keys = (
+            self.equalize,
+            self.plain if self.speed is not None else None,
             self.lower,
             self.observe,
             self.audit,
@@ -58,7 +65,7 @@ class ArtifactKeys:
             *self.evaluate.values(),
             self.speed,
         )
-        return [key for key in keys if key is not None]
+        return list(dict.fromkeys(key for key in keys if key is not None))
 
 
 def artifact_keys(
@@ -79,16 +86,11 @@ def artifact_keys(
     """
     project = workspace.project
     tools = exporter.tools
-    versions = package_versions(tools.packages)
     model = model_facts(workspace, imports)
-    lower = stage_key(
-        "lower",
-        format=str(item.format),
-        version=tools.lower_version,
-        model=model,
-        probes=data.probes_sha256,
-        packages=versions,
-    )
+    equalize = equalize_key(item, exporter, workspace, data, imports)
+    plain = lower = _lower_key(item, exporter, model, data)
+    if equalize is not None and is_rewritten(workspace.cache, equalize):
+        lower = _lower_key(item, exporter, model, data, equalize=equalize.digest)
     observe = audit = None
     if item.is_calibrated:
         assert project.calibration is not None  # the plan refuses int8 without
@@ -115,7 +117,7 @@ def artifact_keys(
         ranges=str(item.ranges) if item.is_calibrated else None,
         recipe=item.recipe.to_json(),
         target=dict(target_facts(item.target, item.format)) if _is_targeted(item) else None,
-        card=_card_facts(workspace) if item.format in _CARRYING else None,
+        card=card_facts(workspace) if item.format in _CARRYING else None,
     )
     golden = stage_key(
         "golden", version=_GOLDEN_VERSION, emit=emit.digest, probes=data.probes_sha256
@@ -142,7 +144,7 @@ def artifact_keys(
             metric=None if project.evaluation is None else project.evaluation.metric,
             host=describe_host(),
         )
-        for name, runtime_version in _runtimes(item, exporter).items()
+        for name, runtime_version in host_runtimes(item, exporter).items()
     }
     speed = None
     if item.recipe.precision != "fp32" and tools.stand_in is None:
@@ -150,12 +152,14 @@ def artifact_keys(
             "speed",
             version=_SPEED_VERSION,
             emit=emit.digest,
-            lower=lower.digest,
+            lower=plain.digest,
             probes=data.probes_sha256,
-            runtimes=_runtimes(item, exporter),
+            runtimes=host_runtimes(item, exporter),
             host=describe_host(),
         )
     return ArtifactKeys(
+        equalize=equalize,
+        plain=plain,
         lower=lower,
         observe=observe,
         audit=audit,
@@ -167,41 +171,25 @@ def artifact_keys(
     )
 
 
+def _lower_key(
+    item: PlannedArtifact,
+    exporter: Exporter,
+    model: Mapping[str, object],
+    data: ProjectData,
+    **rewritten: str,
+) -> StageKey:
+    tools = exporter.tools
+    return stage_key(
+        "lower",
+        format=str(item.format),
+        version=tools.lower_version,
+        model=model,
+        probes=data.probes_sha256,
+        packages=package_versions(tools.packages),
+        **rewritten,
+    )
+
+
 def _is_targeted(item: PlannedArtifact) -> bool:
     """Whether the files depend on facts of the target."""
     return item.format in _TARGETED_FORMATS or item.recipe.precision in _TARGETED
-
-
-def _card_facts(workspace: Workspace) -> dict[str, object]:
-    model = workspace.project.model
-    labels = None if model.labels is None else workspace.digests.sha256(model.labels)
-    return {"name": model.name, "labels": labels}
-
-
-def _runtimes(item: PlannedArtifact, exporter: Exporter) -> dict[str, str]:
-    """Versions of the target's runtimes on this host, by name; the first one is always there.
-
-    Where they are on boards alone, of what stands in for them.
-    """
-    names = [str(fact.name) for fact in item.target.formats[item.format].runtimes]
-    if exporter.tools.stand_in is not None:
-        names = [exporter.tools.stand_in]
-    versions = {name: load_runtime(name).version() for name in names}
-    first = names[0]
-    return {first: versions[first] or "absent"} | {
-        name: found for name, found in versions.items() if found is not None
-    }
-
-
-def model_facts(workspace: Workspace, imports: Mapping[str, str]) -> dict[str, object]:
-    """What the float model and its contract depend on."""
-    model = workspace.project.model
-    return {
-        "checkpoint": workspace.checkpoint_sha256(),
-        "imports": dict(imports),
-        "attribute": workspace.factory_name,
-        "inputs": [spec.to_json() for spec in model.input_specs()],
-        "labels": None if model.labels is None else model.labels.name,
-        "task": None if model.task is None else str(model.task),
-        "output": None if model.output is None else str(model.output),
-    }

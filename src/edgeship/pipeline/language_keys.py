@@ -11,7 +11,7 @@ from edgeship.evidence import describe_host
 from edgeship.exporters.protocol import Exporter
 from edgeship.pipeline.cache import StageKey, stage_key
 from edgeship.pipeline.data import ProjectData
-from edgeship.pipeline.keys import model_facts
+from edgeship.pipeline.key_facts import model_facts
 from edgeship.pipeline.plan import PlannedArtifact
 from edgeship.pipeline.workspace import Workspace, package_versions
 from edgeship.targets import target_facts

@@ -10,7 +10,14 @@ from edgeship.errors import ConfigurationError, EdgeshipError, Problem, unknown_
 from edgeship.exporters.protocol import Exporter, Recipe, Request
 from edgeship.exporters.registry import EXPORTERS, load_exporter
 from edgeship.pipeline.data import data_problems
-from edgeship.project import FormatSection, Project, RangePolicy, TargetSection
+from edgeship.project import (
+    EqualizePolicy,
+    FileSource,
+    FormatSection,
+    Project,
+    RangePolicy,
+    TargetSection,
+)
 from edgeship.targets import Target, load_target
 from edgeship.vocabulary import Format
 
@@ -24,6 +31,8 @@ _CALIBRATED = frozenset(
 """Formats and precisions whose activations need ranges; fp16 does to find what would overflow,
 which its values on this host's CPU never show."""
 
+_OFF = EqualizePolicy(names=())
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedArtifact:
@@ -34,6 +43,7 @@ class PlannedArtifact:
         format: Its exporter's format.
         recipe: Which precision goes where.
         ranges: How ranges are solved, if they are needed.
+        equalize: Which rewrites its float model gets; "off" where it has no integers to hold.
         budget: Of the target.
         is_companion: True for an fp32 file that nobody asked for, made to compare int8 with.
     """
@@ -42,6 +52,7 @@ class PlannedArtifact:
     format: Format
     recipe: Recipe
     ranges: RangePolicy
+    equalize: EqualizePolicy
     budget: Budget
     is_companion: bool
 
@@ -54,6 +65,11 @@ class PlannedArtifact:
     def is_calibrated(self) -> bool:
         """Whether its activations need ranges."""
         return (self.format, self.recipe.precision) in _CALIBRATED
+
+    @property
+    def is_equalized(self) -> bool:
+        """Whether rewrites of its float model are tried."""
+        return self.equalize != _OFF
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +108,7 @@ def make_plan(project: Project, targets: Sequence[str] = ()) -> Plan:
             found = list(_format_problems(target, format_section))
             problems += found
             if not found:
-                artifacts += _plan_format(section, format_section, target)
+                artifacts += _plan_format(section, format_section, target, project)
     problems += [problem for item in artifacts for problem in _artifact_problems(project, item)]
     problems += data_problems(project)
     if problems:
@@ -101,7 +117,7 @@ def make_plan(project: Project, targets: Sequence[str] = ()) -> Plan:
 
 
 def _plan_format(
-    section: TargetSection, chosen: FormatSection, target: Target
+    section: TargetSection, chosen: FormatSection, target: Target, project: Project
 ) -> Iterator[PlannedArtifact]:
     """The precisions that are named; else the catalogue's, with fp32 beside any int8."""
     precisions = chosen.precisions or target.formats[chosen.format].precisions
@@ -122,9 +138,26 @@ def _plan_format(
                 converter=chosen.converter,
             ),
             ranges=RangePolicy() if precision == "fp16" else chosen.ranges,  # nothing is cut off
+            equalize=_equalize(chosen, precision, target, project),
             budget=section.budget,
             is_companion=precision in companions,
         )
+
+
+def _equalize(
+    chosen: FormatSection, precision: str, target: Target, project: Project
+) -> EqualizePolicy:
+    """Of artifacts with integer activations alone; "auto" leaves a model that is given as ONNX."""
+    is_integer = precision == "int8" or (
+        precision == "kit" and target.gpu is not None and "int8" in target.gpu.precisions
+    )
+    is_left = chosen.equalize.names is None and _is_onnx(project)
+    return chosen.equalize if is_integer and not is_left else _OFF
+
+
+def _is_onnx(project: Project) -> bool:
+    source = project.model.source
+    return isinstance(source, FileSource) and source.kind == "onnx"
 
 
 def _format_problems(target: Target, section: FormatSection) -> Iterator[Problem]:
@@ -158,4 +191,12 @@ def _artifact_problems(project: Project, item: PlannedArtifact) -> Iterator[Prob
             where="edgeship.toml: calibration",
             what=f"{item.name} needs representative data",
             remedy="add a table [calibration] with data",
+        )
+    if item.is_equalized and _is_onnx(project):
+        yield Problem(
+            where=f"edgeship.toml: targets.{item.target.name}.{item.format}.equalize",
+            what="a model that is given as ONNX cannot be rewritten",
+            expected="a torch module, a .pt2 program or a Hugging Face directory",
+            found=str(item.equalize),
+            remedy='write equalize = "off", or name the model that the file was made from',
         )

@@ -1,0 +1,1 @@
+"""Cross-layer equalization: channels between two layers get ranges of one size."""

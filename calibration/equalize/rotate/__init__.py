@@ -1,0 +1,1 @@
+"""Rotate: encoders in the form that integers hold, an orthogonal basis and RMS norms."""

@@ -1,0 +1,1 @@
+"""SmoothQuant: outlier channels of what a linear layer reads, moved into its weights."""
