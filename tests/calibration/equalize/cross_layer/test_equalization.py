@@ -142,6 +142,7 @@ def made(kind: type[Separable | Residual]) -> Separable | Residual:
 KINDS = (Separable, Residual)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_symmetric", [False, True])
 def test_an_injected_imbalance_is_taken_out_again(
