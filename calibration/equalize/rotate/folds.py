@@ -45,7 +45,12 @@ def make_basis(stream: Stream, seed: int) -> Basis:
 
 
 class Folds:
-    """What is multiplied into a program's layers, and the layers that are put between."""
+    """What is multiplied into a program's layers, and the layers that are put between.
+
+    Attributes:
+        made: The latter.
+        left: What those of them take that turn back for another reader than a linear layer.
+    """
 
     def __init__(
         self, program: FloatProgram, weights: Weights, bases: Mapping[Stream, Basis]
@@ -56,6 +61,7 @@ class Folds:
         self._stream_of = {norm: stream for stream in bases for norm in stream.norms}
         self._norms = {norm.output: norm for norm in self._stream_of}
         self.made: set[fx.Node] = set()
+        self.left: list[fx.Node] = []
 
     def fold(self, stream: Stream) -> None:
         """Change all that flows into a stream, and all that reads it or its norms."""
@@ -130,6 +136,7 @@ class Folds:
         mean = pooled_mean(node)
         if mean is not None:
             node, readers = mean, list(mean.users)
+        self.left.append(node)
         self._put_between(node, readers, matrix, shift)
 
     def _put_between(

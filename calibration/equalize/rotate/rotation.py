@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from edgeship.calibration.equalize.program import module_name
 from edgeship.calibration.equalize.rewrite import Gain, NothingToRewrite
 from edgeship.calibration.equalize.rotate.folds import Folds, make_basis
 from edgeship.calibration.equalize.rotate.hadamard import hadamard_order
@@ -13,7 +14,7 @@ from edgeship.calibration.equalize.rotate.heads import find_attentions, turn_hea
 from edgeship.calibration.equalize.rotate.identities import remove_identities
 from edgeship.calibration.equalize.rotate.norms import find_norms
 from edgeship.calibration.equalize.rotate.rms import Rms, write_rms
-from edgeship.calibration.equalize.rotate.streams import Stream, find_streams
+from edgeship.calibration.equalize.rotate.streams import MOST_DETOURS, Stream, find_streams
 from edgeship.calibration.equalize.rotate.tokens import bring_tokens_together
 from edgeship.calibration.equalize.rotate.weights import Weights
 from edgeship.vocabulary import Format, RewriteName
@@ -91,6 +92,10 @@ def _fold(
     norms = [norm for stream in streams for norm in stream.norms]
     for norm in norms:
         folds.fold_readers(norm)
+    if len(folds.left) > MOST_DETOURS:
+        where = module_name(folds.left[0]) or folds.left[0].name
+        message = f"layer {where}, as others, is read by what is no linear layer"
+        raise NothingToRewrite(message)
     weights.write()
     order = {node: index for index, node in enumerate(program.graph.nodes)}
     norms.sort(key=lambda norm: order[norm.output])

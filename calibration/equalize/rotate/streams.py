@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import torch
 
 from edgeship.calibration.equalize.program import is_tensor, module_name
 from edgeship.calibration.equalize.rewrite import NothingToRewrite
-from edgeship.calibration.equalize.rotate.operators import carried, is_sum
+from edgeship.calibration.equalize.rotate.operators import carried, is_sum, operand
 
 if TYPE_CHECKING:
     from torch import fx
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from edgeship.calibration.equalize.rotate.norms import Norm
 
 aten = torch.ops.aten
-_MOST_DETOURS: Final = 4
-"""Matrices that a program may need beside those of its norms: more, and its structure is not the
-one that is meant here."""
+MOST_DETOURS: Final = 4
+"""Linear layers that a program may need at the ends of its streams: with more of them it is not of
+the structure that is meant here, and the more it would cost."""
 
 
-@dataclass(eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Stream:
     """Nodes that hold sums of vectors along their last axis, and the norms that read them.
 
@@ -34,9 +34,9 @@ class Stream:
     """
 
     width: int
-    members: list[fx.Node] = field(default_factory=list)
-    sources: list[fx.Node] = field(default_factory=list)
-    norms: list[Norm] = field(default_factory=list)
+    members: Sequence[fx.Node]
+    sources: Sequence[fx.Node]
+    norms: Sequence[Norm]
 
     @property
     def is_centred(self) -> bool:
@@ -68,24 +68,28 @@ def find_streams(norms: Sequence[Norm]) -> list[Stream]:
         members, sources = _reached(norm.source, outputs)
         own = {*members, *(node for node in sources if norm_behind(node, outputs) is None)}
         joined = [item for item in streams if own & {*item.members, *item.sources}]
-        merged = Stream(width=norm.width)
-        for item in joined:
-            merged.members += item.members
-            merged.sources += item.sources
-            merged.norms += item.norms
-            streams.remove(item)
-        merged.members += [node for node in members if node not in merged.members]
-        merged.sources += [node for node in sources if node not in merged.sources]
-        merged.norms.append(norm)
-        streams.append(merged)
+        streams = [item for item in streams if item not in joined]
+        streams.append(_joined(norm, members, sources, joined))
     kept = [item for item in streams if any(is_foldable(node) for node in item.sources)]
     for stream in kept:
         _check(stream)
     detours = sum(len(_detours(item, outputs)) for item in kept)
-    if detours > _MOST_DETOURS:
+    if detours > MOST_DETOURS:
         message = f"{detours} of the terms that its norms read come from no linear layer"
         raise NothingToRewrite(message)
     return kept
+
+
+def _joined(
+    norm: Norm, members: Sequence[fx.Node], sources: Sequence[fx.Node], streams: Sequence[Stream]
+) -> Stream:
+    """One stream of what a norm reaches and of those that share nodes with it."""
+    return Stream(
+        width=norm.width,
+        members=list(dict.fromkeys([*(n for s in streams for n in s.members), *members])),
+        sources=list(dict.fromkeys([*(n for s in streams for n in s.sources), *sources])),
+        norms=[*(item for stream in streams for item in stream.norms), norm],
+    )
 
 
 def is_foldable(node: fx.Node) -> bool:
@@ -139,7 +143,8 @@ def _check(stream: Stream) -> None:
             reader = module_name(beyond[0]) or beyond[0].name
             message = f"layer {where}: what it normalizes is read by {reader} as well"
             raise NothingToRewrite(message)
-        if node.target is aten.add_.Tensor and len(node.args[0].users) > 1:  # type: ignore[union-attr]
+        changed = operand(node) if node.target is aten.add_.Tensor else None
+        if changed is not None and len(changed.users) > 1:
             message = f"layer {where}: a sum before it is made in place and read elsewhere"
             raise NothingToRewrite(message)
 

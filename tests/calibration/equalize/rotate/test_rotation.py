@@ -177,3 +177,23 @@ def test_the_registry_gives_the_pass() -> None:
     rewrite = load_rewrite(RewriteName.ROTATE)
     assert rewrite.is_exact
     assert list(rewrite.problems(encoders.use_of())) == []
+
+
+class Offset(nn.Module):
+    """Whose gain is 1 + weight, which is no parameter."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width, elementwise_affine=False)
+        self.weight = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(x) * (1 + self.weight)
+        return y
+
+
+@slow
+def test_norms_that_no_linear_layer_reads_are_refused() -> None:
+    module = encoders.randomized(encoders.Encoder(is_post=False, norm=Offset, layers=3))
+    with pytest.raises(NothingToRewrite, match="is read by what is no linear layer"):
+        Rotation().apply(encoders.program_of(module), encoders.texts(), encoders.use_of())
