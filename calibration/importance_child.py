@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgeship.calibration.importance import observe_importance
 from edgeship.calibration.importance_file import write_importance
 from edgeship.calibration.importance_process import ImportanceRequest
 from edgeship.errors import ConfigurationError, EdgeshipError, Problem
+from edgeship.memory import own_peak_bytes
 from edgeship.source.causal import load_causal
 from edgeship.source.encoder import is_causal, load_encoder, quiet_transformers
 from edgeship.source.hf_config import CONFIG, read_json_object
@@ -54,7 +54,7 @@ def _make(request: ImportanceRequest, answers: TextIO) -> dict[str, object]:
     write_importance(importance, Path(request.destination))
     return {
         "tokens": sum(len(chunk) for chunk in chunks),
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,  # KiB on Linux
+        "peak_bytes": own_peak_bytes(),
         "notes": importance.notes(),
     }
 

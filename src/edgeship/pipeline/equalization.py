@@ -211,6 +211,7 @@ class _Measured:
             before_db=before.sqnr_db,
             after_db=after.sqnr_db,
             time_ratio=ratio,
+            is_faster=is_faster if rewrite.gain is Gain.SPEED else None,
         )
 
 
@@ -222,6 +223,7 @@ def _step(
     before_db: float | None = None,
     after_db: float | None = None,
     time_ratio: float | None = None,
+    is_faster: bool | None = None,
 ) -> Step:
     return Step(
         name=name,
@@ -231,4 +233,5 @@ def _step(
         before_db=before_db,
         after_db=after_db,
         time_ratio=time_ratio,
+        is_faster=is_faster,
     )

@@ -28,6 +28,7 @@ class Step:
             this host; None where it was not measured.
         after_db: The same with it.
         time_ratio: CPU time with it over that without it, on this host.
+        is_faster: Whether that was certainly less, where it was what decided.
     """
 
     name: RewriteName | None
@@ -37,17 +38,18 @@ class Step:
     before_db: float | None = None
     after_db: float | None = None
     time_ratio: float | None = None
+    is_faster: bool | None = None
 
     def text(self) -> str:
-        """One line for people."""
+        """One line for people; without times, or no two builds would be the same artifact."""
         name = "" if self.name is None else f"{self.name} "
         if self.before_db is None or self.after_db is None:
             state = f"{name}{'applied' if self.is_kept else 'left out'}"
         else:
+            faster = {True: ", and faster", False: ", and no faster", None: ""}[self.is_faster]
             state = (
                 f"{name}{'kept' if self.is_kept else 'left out'} ({self.after_db:.1f} dB of signal "
-                f"to error with it, {self.before_db:.1f} without, {self.time_ratio:.2f}x the time, "
-                "on this host)"
+                f"to error with it, {self.before_db:.1f} without{faster}, on this host)"
             )
         text = f"{state}: {'; '.join(self.lines)}"
         if self.is_kept and self.float_difference is not None:
