@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,6 +15,7 @@ from edgeship.calibration.equalize.smoothquant.observation import Seen, observe_
 from edgeship.calibration.equalize.smoothquant.scales import shared_reach
 from edgeship.calibration.equalize.smoothquant.search import Choice, best_choice
 from edgeship.calibration.equalize.smoothquant.sites import Site, find_sites, is_float_between
+from edgeship.source.model import one_thread
 from edgeship.vocabulary import Format, RewriteName
 
 WORTH: Final = 0.8
@@ -49,7 +49,7 @@ class SmoothQuant:
         sites = tuple(find_sites(program, use))
         if not sites:
             raise NothingToRewrite(_reason(program, use))
-        with _one_thread():
+        with one_thread():
             seen = observe_nodes(program, [site.source for site in sites], samples)
             done = tuple(_smoothed(program, sites, seen, use))
         if not done:
@@ -122,14 +122,3 @@ def _reason(program: FloatProgram, use: Use) -> str:
         f"scales help an integer {use.format} file only in the weights of what makes an activation,"
         " and what makes those that linear layers read has other readers, or none to take them"
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Sums must not depend on how many cores there are: what is chosen hangs on them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -43,14 +43,14 @@ class Model:
 
         # copies: a module may work in place, and the caller goes on to use the inputs
         arguments = [torch.tensor(inputs[spec.name]) for spec in self.contract.inputs]
-        with torch.no_grad(), _one_thread():
+        with torch.no_grad(), one_thread():
             tensors = output_tensors(self.module(*arguments))
         names = [spec.name for spec in self.contract.outputs]
         return {name: tensors[key].numpy() for name, key in zip(names, tensors, strict=True)}
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One sample gives several threads little to do, and waiting for each other costs them much.
 
     ResNet-20 took 281 ms with two threads on two busy cores, 3.2 ms with one (measured).
