@@ -11,8 +11,8 @@ from torch import Tensor, fx
 
 from edgeship.calibration.equalize.batch_norm import fold_batch_norms
 from edgeship.calibration.equalize.cross_layer.layer import Layer, is_kept, layer_name, layers_of
-from edgeship.calibration.equalize.cross_layer.observation import visit_nodes
 from edgeship.calibration.equalize.rewrite import Gain, NothingToRewrite
+from edgeship.calibration.equalize.watching import visit_nodes
 from edgeship.vocabulary import Format, RewriteName
 
 if TYPE_CHECKING:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
+
+from edgeship.calibration.equalize.watching import visit_nodes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,28 +26,9 @@ def observe(
     program.graph.lint()
     program.module.recompile()
     seen: dict[fx.Node, list[Tensor]] = {node: [] for node in wanted}
-    watch = _Watch(program.module, wanted)
-    for inputs in samples:
-        arguments = [torch.tensor(inputs[spec.name]) for spec in program.model.contract.inputs]
-        with torch.no_grad():
-            for node, value in watch.watched(arguments):
-                seen[node].append(value)
+
+    def visit(node: fx.Node, _: tuple[Any, ...], value: Tensor) -> None:
+        seen[node].append(value.detach().clone())
+
+    visit_nodes(program, tuple(samples), set(wanted), visit)
     return {node: torch.stack(values) for node, values in seen.items()}
-
-
-class _Watch(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, wanted: frozenset[fx.Node]) -> None:
-        super().__init__(module)
-        self._wanted = wanted
-        self._values: dict[fx.Node, Tensor] = {}
-
-    def watched(self, arguments: list[Tensor]) -> Iterator[tuple[fx.Node, Tensor]]:
-        self._values = {}
-        self.run(*arguments)
-        yield from self._values.items()
-
-    def run_node(self, node: fx.Node) -> object:
-        value: object = super().run_node(node)
-        if node in self._wanted and isinstance(value, Tensor):
-            self._values[node] = value.detach().clone()
-        return value
