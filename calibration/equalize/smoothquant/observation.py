@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeship.calibration.equalize.program import FloatProgram
+from edgeship.calibration.equalize.watching import visit_nodes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,34 +60,26 @@ def observe_nodes(
     Which rows are kept is random but the same each time. Values that are not finite are taken as
     0: they have no place in a range.
     """
-    specs = program.model.contract.inputs
     channels = sum(int(node.meta["val"].shape[-1]) for node in nodes)
     rows = max(_FEWEST_ROWS, min(ROWS, _FLOATS // max(channels, 1)))
-    watch = _Watch(program, nodes, -(-rows // max(len(samples), 1)))
-    for inputs in samples:
-        watch.run_sample([torch.tensor(inputs[spec.name]) for spec in specs])
-    return {node: _joined(parts) for node, parts in watch.parts.items()}
+    sampler = _Sampler(-(-rows // max(len(samples), 1)))
+    parts: dict[fx.Node, list[Seen]] = {node: [] for node in nodes}
+
+    def visit(node: fx.Node, _: tuple[Any, ...], value: Tensor) -> None:
+        found = value.detach().reshape(-1, value.shape[-1]).nan_to_num(0.0, 0.0, 0.0)
+        parts[node].append(sampler.seen(found))
+
+    visit_nodes(program, samples, set(parts), visit)
+    return {node: _joined(found) for node, found in parts.items()}
 
 
-class _Watch(fx.Interpreter):
-    def __init__(self, program: FloatProgram, nodes: Sequence[fx.Node], rows: int) -> None:
-        super().__init__(program.module)
-        self.parts: dict[fx.Node, list[Seen]] = {node: [] for node in nodes}
+class _Sampler:
+    def __init__(self, rows: int) -> None:
         self._rows = rows
         self._generator = torch.Generator().manual_seed(_SEED)
 
-    def run_sample(self, arguments: Sequence[Tensor]) -> None:
-        with torch.no_grad():
-            self.run(*arguments)
-
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - as the interpreter has it
-        value = super().run_node(n)
-        if n in self.parts:
-            rows = value.reshape(-1, value.shape[-1]).nan_to_num(0.0, 0.0, 0.0)
-            self.parts[n].append(self._seen(rows))
-        return value
-
-    def _seen(self, rows: Tensor) -> Seen:
+    def seen(self, rows: Tensor) -> Seen:
+        """Of one sample."""
         order = rows.abs().amax(1).argsort(descending=True, stable=True)
         count = max(self._rows // _LOUDEST, 1)
         loudest, others = order[:count], order[count:]
